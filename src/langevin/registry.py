@@ -1,0 +1,78 @@
+"""Names. A solver, schedule, network, codec, modality or metric is one file in its folder; its name is its file's name.
+
+`find("langevin.solvers", "ddim", Solver)` imports `langevin/solvers/ddim.py` and gives the one public class in it that
+derives from `Solver`; in a module that is not a folder the name is the class's own, in lower case. Third parties write
+"package.module:Class". Nothing registers itself and there is no list to keep.
+
+`describe` turns a frozen dataclass into JSON-ready values and `build` makes the object again; that is how a model
+folder remembers its process, parametrization, network and codec without anything in it that can execute.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+from types import ModuleType
+from typing import Any, TypeVar
+
+from langevin.errors import UsageError, nearest
+
+T = TypeVar("T")
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _members(module: ModuleType, base: type[T]) -> list[type[T]]:
+    return [
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c)
+        and issubclass(c, base)
+        and not inspect.isabstract(c)
+        and c.__module__ == module.__name__
+        and not c.__name__.startswith("_")
+    ]
+
+
+def names(room: str, base: type[T]) -> dict[str, type[T]]:
+    """Every name in a room (a package or a module) with its class; imports all of the room's files."""
+    module = importlib.import_module(room)
+    if not hasattr(module, "__path__"):
+        return {_snake(c.__name__): c for c in _members(module, base)}
+    found: dict[str, type[T]] = {}
+    for info in pkgutil.iter_modules(module.__path__):
+        classes = _members(importlib.import_module(f"{room}.{info.name}"), base)
+        if len(classes) == 1:
+            found[info.name] = classes[0]
+        elif classes:  # a file that holds a family: each member by its own name
+            found |= {_snake(c.__name__): c for c in classes}
+    return found
+
+
+def find(room: str, name: str, base: type[T]) -> type[T]:
+    """The class of that name. Raises UsageError with the nearest known name."""
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        if not (inspect.isclass(found) and issubclass(found, base)):
+            raise UsageError(f"`{name}` is not a {base.__name__}")
+        return found
+    known = names(room, base)
+    if name not in known:
+        kind = room.rsplit(".", 1)[-1].rstrip("s")
+        raise UsageError(f"unknown {kind} `{name}`", help=nearest(name, known))
+    return known[name]
+
+
+def name_of(cls: type) -> str:
+    """The name by which `find` gives this class again."""
+    if not cls.__module__.startswith("langevin."):
+        return f"{cls.__module__}:{cls.__qualname__}"
+    module = importlib.import_module(cls.__module__)
+    room = importlib.import_module(cls.__module__.rpartition(".")[0])
+    bases = [b for b in cls.__mro__[1:] if inspect.isabstract(b)]
+    is_file_of_a_room = hasattr(room, "__path__") and bases and len(_members(module, bases[-1])) == 1
+    return cls.__module__.rpartition(".")[2] if is_file_of_a_room else _snake(cls.__name__)
