@@ -8,13 +8,12 @@ derives from `Solver`; in a module that is not a folder the name is the class's 
 folder remembers its process, parametrization, network and codec without anything in it that can execute.
 """
 
-import dataclasses
 import importlib
 import inspect
 import pkgutil
 import re
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from langevin.errors import UsageError, nearest
 

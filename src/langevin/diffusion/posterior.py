@@ -1,0 +1,65 @@
+"""What a denoiser says: p(x0 | x_t)."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from langevin.diffusion.shapes import sum_flat
+from langevin.rng import Noise
+
+
+class Posterior(ABC):
+    """A distribution over x0 (B, ...)."""
+
+    mean: Tensor
+
+    @abstractmethod
+    def sample(self, noise: Noise) -> Tensor:
+        """One draw, shaped like the mean."""
+
+    @abstractmethod
+    def log_prob(self, x0: Tensor) -> Tensor:
+        """(B,) nats."""
+
+
+@dataclass(frozen=True)
+class Gaussian(Posterior):
+    """N(mean, var), independent entries. var broadcasts against mean; None is a point mass at the mean."""
+
+    mean: Tensor
+    var: Tensor | None = None
+
+    def sample(self, noise: Noise) -> Tensor:
+        return self.mean if self.var is None else self.mean + self.var.sqrt() * noise(self.mean)
+
+    def log_prob(self, x0: Tensor) -> Tensor:
+        if self.var is None:
+            raise ValueError("a point mass has no density; give the posterior a variance")
+        var = self.var.expand_as(self.mean)
+        return -0.5 * sum_flat((x0 - self.mean).square() / var + var.log() + math.log(2 * math.pi))
+
+    def reverse_var(self, floor: Tensor, gain: Tensor) -> Tensor:
+        """Variance of gain * x0 + N(0, floor) with x0 from this: what one reverse step carries on."""
+        return floor if self.var is None else floor + gain.square() * self.var
+
+
+@dataclass(frozen=True)
+class LearnedRange(Gaussian):
+    """A mean, and a place between the smallest and the largest variance that a reverse step can have.
+
+    The smallest is that of known x0, the largest that of x0 with the given var (unit-variance data: var =
+    sigma^2 / (alpha^2 + sigma^2), DDPM's beta). Improved DDPM, eq. 15: exp(f log largest + (1 - f) log smallest).
+
+    Args:
+        fraction: f, shaped like the mean; 0 smallest, 1 largest.
+    """
+
+    fraction: Tensor | None = None
+
+    def reverse_var(self, floor: Tensor, gain: Tensor) -> Tensor:
+        assert self.var is not None and self.fraction is not None
+        largest = floor + gain.square() * self.var
+        return torch.where(floor > 0, floor * (largest / floor.clamp(min=1e-38)).pow(self.fraction), floor)

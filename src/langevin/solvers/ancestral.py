@@ -1,0 +1,59 @@
+"""Ancestral sampling: x_s drawn from q(x_s | x_t, x0) with the denoiser's x0 (Ho et al. 2020, algorithm 2).
+
+"posterior"   the variance that the denoiser's own posterior implies: beta_tilde where it is a point mass (DDPM's fixed
+              small), learned where it is learned (Improved DDPM), exact where var[x0 | x_t] is known
+"small"       beta_tilde always: the variance given x0
+"large"       sigma_ts^2, DDPM's beta: the variance for data of unit variance
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.diffusion.posterior import Gaussian
+from langevin.diffusion.process import GaussianDiffusion
+from langevin.diffusion.shapes import expand_like
+from langevin.rng import Noise
+from langevin.solvers.base import Nothing, Solver
+
+
+@dataclass(frozen=True)
+class Ancestral(Solver[Nothing]):
+    """First order; draws noise in every step but one that ends at sigma = 0."""
+
+    variance: Literal["posterior", "small", "large"] = "posterior"
+
+    def __post_init__(self) -> None:
+        if self.variance not in ("posterior", "small", "large"):
+            raise ValueError(f"variance must be posterior, small or large, not {self.variance!r}")
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def init(self, x_t: Tensor) -> Nothing:
+        return Nothing()
+
+    def step(
+        self,
+        denoiser: Denoiser,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        state: Nothing,
+        *,
+        cond: Condition | None,
+        noise: Noise,
+    ) -> tuple[Tensor, Nothing]:
+        process, q = denoiser.process, denoiser(x_t, t, cond)
+        if self.variance != "posterior":
+            q = Gaussian(q.mean)
+        step = process.reverse(q, x_t, t, s)
+        if process.schedule.sigma(s) == 0:  # the end: the mean, as every DDPM does
+            return step.mean, state
+        if self.variance == "large":
+            assert isinstance(process, GaussianDiffusion) and isinstance(step, Gaussian)
+            step = replace(step, var=expand_like(process.step_coefficients(t, s)[1], x_t))
+        return step.sample(noise), state

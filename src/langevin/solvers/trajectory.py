@@ -1,0 +1,82 @@
+"""The sampling loop. There is one."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from langevin.diffusion.denoiser import Condition, Denoiser, device_of
+from langevin.rng import Noise, keyed
+from langevin.solvers.base import Solver
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Step(Generic[S]):
+    """Where a trajectory stands after `index` steps: x (B, ...) at time t, and what its solver remembers."""
+
+    index: int
+    t: float
+    x: Tensor
+    state: S
+
+
+def no_noise(step: int) -> Noise:
+    """For deterministic solvers: a draw is a mistake."""
+
+    def refuse(like: Tensor) -> Tensor:
+        raise ValueError("this solver draws noise: give `trajectory` noise=rng.keyed(seeds)")
+
+    return refuse
+
+
+@torch.no_grad()
+def trajectory(
+    denoiser: Denoiser,
+    solver: Solver[S],
+    x_t: Tensor,
+    times: Tensor,
+    *,
+    cond: Condition | None = None,
+    noise: Callable[[int], Noise] = no_noise,
+    resume: Step[S] | None = None,
+) -> Iterator[Step[S]]:
+    """Solve from times[0] to times[-1], one `Step` after each step.
+
+    Args:
+        x_t: (B, ...) at times[0].
+        times: (N + 1,) strictly decreasing, in [0, 1].
+        noise: step index (from 1) -> Noise of that step; see `rng.keyed`.
+        resume: a step yielded earlier by the same trajectory; it goes on from there and `x_t` is not used.
+    """
+    times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
+    if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
+        raise ValueError("times must be a list of at least two strictly decreasing numbers")
+    if times[0] > 1 or times[-1] < 0:
+        raise ValueError(f"times must lie in [0, 1], not [{times[-1]:g}, {times[0]:g}]")
+    step = resume or Step(0, times[0].item(), x_t, solver.init(x_t))
+    for i in range(step.index, len(times) - 1):
+        x, state = solver.step(denoiser, step.x, times[i], times[i + 1], step.state, cond=cond, noise=noise(i + 1))
+        step = Step(i + 1, times[i + 1].item(), x, state)
+        yield step
+
+
+def sample(
+    denoiser: Denoiser,
+    solver: Solver[S],
+    shape: Sequence[int],
+    times: Tensor,
+    *,
+    seeds: Sequence[int],
+    cond: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """(len(seeds), *shape): one sample a seed. The first noise is keyed (seed, 0), that of step i (seed, i)."""
+    noise, device = keyed(seeds), device_of(denoiser)
+    x = denoiser.process.prior((len(seeds), *shape), noise(0), dtype=dtype, device=device)
+    for step in trajectory(denoiser, solver, x, times, cond=cond, noise=noise):
+        x = step.x
+    return x
