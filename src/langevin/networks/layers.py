@@ -1,0 +1,78 @@
+"""The parts of the U-Net, in 1, 2 or 3 dimensions.
+
+Pictures lie channels last in memory, so that normalising over the channels of each pixel is a layer norm over the last,
+contiguous axis, and 1x1 convolutions are matrix products. Nothing here mixes the samples of a batch.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CONV = (None, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONV_TRANSPOSE = (None, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, C, *spatial) with the same values, its channels contiguous in memory."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def zero(layer: nn.Module) -> nn.Module:
+    """The layer with weights and bias 0."""
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    return layer
+
+
+def even(x: Tensor, multiple: int = 2) -> Tensor:
+    """x with zeros at the end of each spatial axis, up to the next multiple."""
+    pad = [p for n in reversed(x.shape[2:]) for p in (0, -n % multiple)]
+    return channels_last(F.pad(x, pad)) if any(pad) else x
+
+
+def crop(x: Tensor, spatial: torch.Size) -> Tensor:
+    """The first `spatial` elements of each spatial axis."""
+    return x[(..., *(slice(n) for n in spatial))]
+
+
+class Residual(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))) * (1 + scale) + shift)), scale and shift linear in the embedding."""
+
+    def __init__(self, dims: int, width: int, out: int, features: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.conv = CONV[dims](width, out, 3, padding=1)
+        self.modulation = zero(nn.Linear(features, 2 * out))
+        self.out = zero(CONV[dims](out, out, 3, padding=1))
+        self.straight = CONV[dims](width, out, 1) if width != out else nn.Identity()
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        h = F.silu(self.norm(x.movedim(1, -1)), inplace=True).movedim(-1, 1)
+        h = self.conv(h).movedim(1, -1)
+        scale, shift = self.modulation(e).view(len(e), *[1] * (h.dim() - 2), -1).chunk(2, -1)
+        h = torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), 1 + scale)
+        return self.straight(x) + self.out(F.silu(h, inplace=True).movedim(-1, 1))
+
+
+class Attention(nn.Module):
+    """x + attention of every pixel to every pixel of its sample, and to the tokens (B, L, features) if any."""
+
+    def __init__(self, width: int, head: int, features: int, tokens: bool) -> None:
+        super().__init__()
+        self.heads = max(1, width // head)
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.tokens = nn.Linear(features, 2 * width) if tokens else None
+        self.out = zero(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, sequence: tuple[Tensor, Tensor] | None) -> Tensor:
+        h = x.movedim(1, -1)
+        q, k, v = self.qkv(self.norm(h.flatten(1, -2))).chunk(3, -1)
+        mask = None
+        if self.tokens is not None and sequence is not None:
+            more, counts = sequence
+            k, v = (torch.cat(pair, 1) for pair in zip((k, v), self.tokens(more).chunk(2, -1), strict=True))
+            mask = F.pad(counts, (q.shape[1], 0), value=True)[:, None, None]
+        q, k, v = (u.unflatten(-1, (self.heads, -1)).transpose(1, 2) for u in (q, k, v))
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        return x + self.out(a).view_as(h).movedim(-1, 1)

@@ -1,0 +1,127 @@
+"""The default network for pictures, sound and volumes: a U-Net that spends its arithmetic at low resolution.
+
+A picture enters by one strided convolution, which is pixel-unshuffle and a 3x3 convolution in one (Shi et al. 2016,
+arXiv:1609.05158), so that nothing is ever computed at full resolution; it leaves by its transpose. Between them:
+residual blocks with adaptive layer norm, skip connections, and attention at the lowest level (Ronneberger et al. 2015,
+arXiv:1505.04597; Dhariwal and Nichol 2021, arXiv:2105.05233, appendix A).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, cat, nn
+
+from langevin.errors import UsageError
+from langevin.networks.base import Network
+from langevin.networks.conditions import Conditions
+from langevin.networks.layers import CONV, CONV_TRANSPOSE, Attention, Residual, channels_last, crop, even, zero
+
+
+class UNet(Network):
+    """A U-Net over 1, 2 or 3 spatial axes of any size.
+
+    Args:
+        channels: of the sample.
+        out_channels: of the output; the sample's own if None.
+        dims: number of spatial axes, 1 to 3.
+        patch: pixels to a side that the first convolution makes one; sizes that are no multiple are filled with zeros
+            at the end, and the output is cropped. Level i works at 1 / (patch * 2**i) of the resolution, rounded up.
+        widths: channels of each level, the finest first.
+        blocks: residual blocks on each level's way down, and as many on its way up.
+        attention: levels, by index, that attend after each block.
+        head: channels of an attention head.
+        features: width of the embedding of noise level and conditions.
+        conditions: name -> setting, see `Conditions`.
+
+    Raises:
+        UsageError: for sizes that cannot be.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        out_channels: int | None = None,
+        dims: int = 2,
+        patch: int = 2,
+        widths: Sequence[int] = (64, 128),
+        blocks: int = 2,
+        attention: Sequence[int] = (1,),
+        head: int = 32,
+        features: int = 256,
+        conditions: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        out_channels = channels if out_channels is None else out_channels
+        if dims not in (1, 2, 3):
+            raise UsageError(f"dims must be 1, 2 or 3, not {dims}")
+        if not widths or min(channels, out_channels, patch, blocks, features, *widths) < 1:
+            raise UsageError("channels, patch, widths, blocks and features must be positive, and there must be a level")
+        if any(not 0 <= i < len(widths) for i in attention):
+            raise UsageError(f"attention names level {max(attention)}, but levels are 0 to {len(widths) - 1}")
+        if any(widths[i] % min(head, widths[i]) for i in attention):
+            raise UsageError(f"widths of levels with attention must be multiples of head = {head}")
+        self.config = {
+            "channels": channels,
+            "out_channels": out_channels,
+            "dims": dims,
+            "patch": patch,
+            "widths": list(widths),
+            "blocks": blocks,
+            "attention": list(attention),
+            "head": head,
+            "features": features,
+            "conditions": {name: dict(setting) for name, setting in (conditions or {}).items()},
+        }
+        self.dims, self.patch = dims, patch
+        self.conditions = Conditions(conditions or {}, features)
+        tokens = bool(self.conditions.tokens)
+
+        def attend(i: int) -> nn.Module | None:
+            return Attention(widths[i], head, features, tokens) if i in attention else None
+
+        def level(i: int, first: int, skip: int) -> nn.ModuleList:
+            """Pairs of a residual block and its attention; `first` channels enter, `skip` more at every block."""
+            enter = [first] + [widths[i]] * (blocks - 1)
+            residuals = (Residual(dims, w + skip, widths[i], features) for w in enter)
+            return nn.ModuleList(nn.ModuleList([r, attend(i)] if i in attention else [r]) for r in residuals)
+
+        top = len(widths) - 1
+        strides = {"kernel_size": 3 * patch, "stride": patch, "padding": patch}  # unshuffle, then 3x3
+        self.enter = CONV[dims](channels + self.conditions.extra_channels, widths[0], **strides)
+        self.down = nn.ModuleList(level(i, widths[i], 0) for i in range(top + 1))
+        self.shrink = nn.ModuleList(CONV[dims](widths[i], widths[i + 1], 2, stride=2) for i in range(top))
+        self.up = nn.ModuleList(level(i, widths[i], widths[i]) for i in range(top + 1))
+        self.grow = nn.ModuleList(CONV_TRANSPOSE[dims](widths[i + 1], widths[i], 2, stride=2) for i in range(top))
+        self.norm = nn.LayerNorm(widths[0])
+        self.leave = zero(CONV_TRANSPOSE[dims](widths[0], out_channels, **strides))
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
+        """See `Network.forward`. x: (B, channels, *spatial), as many spatial axes as `dims`."""
+        if x.dim() != self.dims + 2:
+            raise UsageError(f"the network wants (batch, channels, {self.dims} spatial axes), not {tuple(x.shape)}")
+        self.conditions.check(cond)
+        e, sequence = self.conditions.embed(c_noise, cond), self.conditions.sequence(c_noise, cond)
+
+        def through(level: nn.ModuleList, h: Tensor, skips: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+            passed = []
+            for block, *attention in level:
+                h = block(cat([h, skips.pop()], 1) if skips else h, e)
+                for a in attention:
+                    h = a(h, sequence)
+                passed.append(h)
+            return h, passed
+
+        h = channels_last(self.enter(even(self.conditions.beside(x, cond), self.patch)))
+        skips = []
+        for i, level in enumerate(self.down):
+            h, passed = through(level, h)
+            skips.append(passed)
+            if i < len(self.shrink):
+                h = self.shrink[i](even(h))
+        for i in reversed(range(len(self.up))):
+            if i < len(self.grow):
+                h = crop(self.grow[i](h), skips[i][-1].shape[2:])
+            h, _ = through(self.up[i], h, skips[i])
+        h = nn.functional.silu(self.norm(h.movedim(1, -1))).movedim(-1, 1)
+        return crop(self.leave(h), x.shape[2:])
