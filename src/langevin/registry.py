@@ -8,12 +8,13 @@ derives from `Solver`; in a module that is not a folder the name is the class's 
 folder remembers its process, parametrization, network and codec without anything in it that can execute.
 """
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
 import re
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langevin.errors import UsageError, nearest
 
@@ -75,3 +76,37 @@ def name_of(cls: type) -> str:
     bases = [b for b in cls.__mro__[1:] if inspect.isabstract(b)]
     is_file_of_a_room = hasattr(room, "__path__") and bases and len(_members(module, bases[-1])) == 1
     return cls.__module__.rpartition(".")[2] if is_file_of_a_room else _snake(cls.__name__)
+
+
+def room_of(base: type) -> str:
+    """The room in which the kinds of a base class live: the module that defines it, or its folder."""
+    return base.__module__.removesuffix(".base")
+
+
+def describe(thing: Any) -> Any:
+    """A frozen dataclass, nested or not, as JSON-ready values: {"name": ..., field: value, ...}."""
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        fields = {f.name: describe(getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.init}
+        return {"name": name_of(type(thing)), **fields}
+    return [describe(v) for v in thing] if isinstance(thing, tuple | list) else thing
+
+
+def build(spec: dict[str, Any], base: type[T], *, foreign: bool = False) -> T:
+    """The object that `describe` described.
+
+    Args:
+        foreign: whether "package.module:Class" may name code outside langevin. Never for what a file says.
+
+    Raises:
+        UsageError: unknown name or field.
+    """
+    name, fields = spec.get("name", ""), {k: v for k, v in spec.items() if k != "name"}
+    if not isinstance(name, str) or (":" in name and not foreign):
+        raise UsageError(f"`{name}` names code outside langevin", help="only your own program may choose such code")
+    cls = find(room_of(base), name, base)
+    hints = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in fields:
+        if key not in hints:
+            raise UsageError(f"`{name}` has no setting `{key}`", help=nearest(key, hints))
+    made = {k: build(v, base, foreign=foreign) if isinstance(v, dict) else v for k, v in fields.items()}
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in made.items()})

@@ -30,23 +30,21 @@ def generator(seed: int, *key: int) -> np.random.Generator:
 
 @dataclass
 class SampleNoise:
-    """The noise of one step for a batch: row i is drawn from the generator of (seeds[i], step).
+    """Noise for a batch whose row i is drawn from the generator with the key keys[i].
 
-    Successive calls give successive draws; a new object for the same step starts over.
+    Successive calls give successive draws; a new object with the same keys starts over.
     """
 
-    seeds: Sequence[int]
-    step: int = 0
+    keys: Sequence[tuple[int, ...]]
     _generators: list[np.random.Generator] = field(init=False, repr=False, default_factory=list)
 
     def __call__(self, like: Tensor) -> Tensor:
-        """Standard normal numbers shaped, typed and placed like `like` (B, ...), B = number of seeds."""
-        if len(like) != len(self.seeds):
-            raise ValueError(f"{len(self.seeds)} seeds for a batch of {len(like)}")
+        """Standard normal numbers shaped, typed and placed like `like` (B, ...), B = number of keys."""
+        if len(like) != len(self.keys):
+            raise ValueError(f"{len(self.keys)} seeds for a batch of {len(like)}")
         if not self._generators:
-            self._generators = [generator(seed, self.step) for seed in self.seeds]
-        double = like.dtype == torch.float64
-        out = np.empty(tuple(like.shape), np.float64 if double else np.float32)
+            self._generators = [generator(*key) for key in self.keys]
+        out = np.empty(tuple(like.shape), np.float64 if like.dtype == torch.float64 else np.float32)
         for row, rng in zip(out.reshape(len(out), -1), self._generators, strict=True):
             rng.standard_normal(dtype=row.dtype.type, out=row)
         return torch.from_numpy(out).to(like.device, like.dtype)
@@ -54,7 +52,7 @@ class SampleNoise:
 
 def keyed(seeds: Sequence[int]) -> Callable[[int], Noise]:
     """Step index -> the Noise of that step for samples with these seeds; what `trajectory` takes."""
-    return lambda step: SampleNoise(seeds, step)
+    return lambda step: SampleNoise([(seed, step) for seed in seeds])
 
 
 def uniforms(count: int, *key: int) -> Tensor:
