@@ -84,29 +84,41 @@ def room_of(base: type) -> str:
 
 
 def describe(thing: Any) -> Any:
-    """A frozen dataclass, nested or not, as JSON-ready values: {"name": ..., field: value, ...}."""
+    """A noun as JSON-ready values: {"name": ..., setting: value, ...}.
+
+    A noun is a frozen dataclass, nested or not, or an object whose `config` holds its constructor's arguments.
+    """
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         fields = {f.name: describe(getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.init}
         return {"name": name_of(type(thing)), **fields}
+    if isinstance(config := getattr(thing, "config", None), dict):
+        return {"name": name_of(type(thing)), **config}
     return [describe(v) for v in thing] if isinstance(thing, tuple | list) else thing
 
 
 def build(spec: dict[str, Any], base: type[T], *, foreign: bool = False) -> T:
-    """The object that `describe` described.
+    """The noun that `describe` described.
 
     Args:
         foreign: whether "package.module:Class" may name code outside langevin. Never for what a file says.
 
     Raises:
-        UsageError: unknown name or field.
+        UsageError: unknown name, unknown setting or a value that cannot be.
     """
-    name, fields = spec.get("name", ""), {k: v for k, v in spec.items() if k != "name"}
+    name, settings = spec.get("name", ""), {k: v for k, v in spec.items() if k != "name"}
     if not isinstance(name, str) or (":" in name and not foreign):
         raise UsageError(f"`{name}` names code outside langevin", help="only your own program may choose such code")
     cls = find(room_of(base), name, base)
-    hints = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in fields:
-        if key not in hints:
-            raise UsageError(f"`{name}` has no setting `{key}`", help=nearest(key, hints))
-    made = {k: build(v, base, foreign=foreign) if isinstance(v, dict) else v for k, v in fields.items()}
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in made.items()})
+    known = inspect.signature(cls).parameters
+    for key in settings:
+        if key not in known:
+            raise UsageError(f"`{name}` has no setting `{key}`", help=nearest(key, known))
+    if dataclasses.is_dataclass(cls):
+        settings = {k: build(v, base, foreign=foreign) if isinstance(v, dict) else v for k, v in settings.items()}
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    try:
+        return cls(**settings)
+    except UsageError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"`{name}`: {error}") from error

@@ -1,0 +1,138 @@
+"""What can be set, with its type, range and default. One schema for YAML, the command line and Python.
+
+Settings that choose a noun (schedule, parametrization, weight, time law, network) are `{"name": ..., field: value}`, as
+`langevin.registry` describes them. None means: chosen from the data.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from langevin.errors import UsageError, nearest
+
+Noun = dict[str, Any]
+
+
+class Part(BaseModel):
+    """Frozen; an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataConfig(Part):
+    """What to learn from and how to read it."""
+
+    path: str = Field(description="folder, metadata folder, zip, npz, npy, idx file or folder, or `digits`")
+    size: int | None = Field(None, ge=4, le=4096, description="side of the pictures; chosen from the data")
+    fit: Literal["crop", "pad", "skip"] = Field("crop", description="how pictures of another shape are made to fit")
+    matte: str | None = Field(None, description="colour under transparent pictures; transparency is kept without one")
+    frames: Literal["first", "all"] = Field("first", description="which frames of animations")
+    allow_rejects: float = Field(0.01, ge=0, le=1, description="share of unusable files that is let pass")
+    flip: bool = Field(False, description="mirror pictures at random; only where left and right do not matter")
+
+
+class OptimizerConfig(Part):
+    """AdamW, warmed up, decayed to zero over the run."""
+
+    lr: float = Field(2e-3, gt=0, description="peak learning rate")
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: float = Field(0.02, ge=0, le=1, description="share of the run in which the learning rate rises")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+
+
+class TrainConfig(Part):
+    """A training run."""
+
+    data: DataConfig
+    minutes: float | None = Field(None, gt=0, description="wall-clock budget of the training")
+    steps: int | None = Field(None, ge=1, description="number of steps instead of minutes")
+    seed: int = Field(0, ge=0, lt=2**63)
+    batch: int = Field(64, ge=1, description="samples a step")
+    micro_batch: int | None = Field(None, ge=1, description="samples at once, where memory is short; same result")
+    network: Noun | None = Field(None, description="chosen from the shape and number of the samples")
+    schedule: Noun = {"name": "ve"}
+    parametrization: Noun | None = Field(None, description="Karras with the data's own standard deviation")
+    weight: Noun | None = Field(None, description="Karras with the data's own standard deviation")
+    loss: Literal["denoising", "hybrid"] = Field("denoising", description="hybrid also trains a learned variance")
+    uncertainty: bool = Field(False, description="learn how much each noise level weighs")
+    times: Noun = {"name": "log_normal"}
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of samples that learn without their condition")
+    ema: tuple[float, ...] = Field((0.05, 0.1), min_length=1, description="widths sigma_rel of the averages kept")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    sampling: Noun = Field({"solver": "dpmpp", "steps": 12, "grid": "karras", "guidance": 1.0}, description="defaults")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "TrainConfig":
+        if self.minutes is not None and self.steps is not None:
+            raise ValueError("give minutes or steps, not both")
+        return self
+
+
+def parse(values: Mapping[str, Any], *, where: str = "") -> TrainConfig:
+    """A TrainConfig from nested values. Raises UsageError naming the setting, its place and the nearest right name."""
+    try:
+        return TrainConfig.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            *parents, last = (str(part) for part in first["loc"])
+            known = [".".join([*parents, k]) for k in _fields(parents)]
+            raise UsageError(
+                f"unknown setting `{name}`", where=where, help=nearest(".".join([*parents, last]), known)
+            ) from None
+        what = f"`{name}`: {first['msg']}" if name else first["msg"]
+        raise UsageError(f"{what}, not {first['input']!r}" if name else what, where=where) from None
+
+
+def _fields(parents: list[str]) -> list[str]:
+    model: Any = TrainConfig
+    for parent in parents:
+        model = model.model_fields[parent].annotation
+    return list(model.model_fields)
+
+
+def with_settings(values: dict[str, Any], settings: Mapping[str, str]) -> dict[str, Any]:
+    """Nested values with dotted settings laid over them: {"optimizer.lr": "1e-3"}; the text is read as YAML."""
+    import yaml
+
+    out = dict(values)
+    for dotted, text in settings.items():
+        *parents, last = dotted.split(".")
+        inner = out
+        for parent in parents:
+            deeper = inner.get(parent)
+            inner[parent] = dict(deeper) if isinstance(deeper, Mapping) else {}
+            inner = inner[parent]
+        value = yaml.safe_load(text)
+        if isinstance(value, str):  # YAML 1.1 takes 1e-3 for text
+            with suppress(ValueError):
+                value = float(value)
+        inner[last] = value
+    return out
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; nothing in it can execute. Raises UsageError."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError("there is no such file", where=str(path)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"not readable YAML: {' '.join(str(error).split())}", where=str(path)) from None
+    if not isinstance(found, dict):
+        raise UsageError("not a mapping of settings", where=str(path))
+    return found
+
+
+def write_yaml(config: TrainConfig) -> str:
+    """The config, every setting written out."""
+    import yaml
+
+    return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))

@@ -1,0 +1,335 @@
+"""A trained model: a denoiser, the codec to the data's own form, what its conditions are called. A folder on disk.
+
+    config.json         what it is made of, by name; how to sample it; where it comes from; its figures
+    model.safetensors   the weights, `ema.` (sampled from) and `raw.` (as the optimizer left them)
+    README.md           a card for people
+    manifest.json       sha256 of each file
+
+Nothing in the folder can execute: it is JSON, text and safetensors, and names in config.json reach only langevin's own rooms.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langevin import __version__, registry, store
+from langevin.data.codec.base import Codec
+from langevin.data.modality.base import Modality
+from langevin.diffusion import GaussianDiffusion, NetworkDenoiser, Schedule
+from langevin.diffusion.parametrization import Parametrization
+from langevin.errors import RefusedError, UsageError, nearest
+from langevin.guidance import ClassifierFree
+from langevin.networks.base import Network
+from langevin.rng import generator
+from langevin.solvers import sample
+from langevin.solvers.base import Solver
+from langevin.solvers.grids import Grid
+
+FORMAT = 1
+MAX_STEPS = 10_000
+_LABELS = 1 << 63  # the stream from which labels nobody asked for are drawn
+
+
+@dataclass
+class Model:
+    """All that is needed to sample, and to say what it was.
+
+    Attributes:
+        denoiser: with the averaged weights.
+        codec: raw arrays <-> model space.
+        modality: its name, "image".
+        shape: of one sample in model space, (C, *spatial).
+        classes: names of the label's values; () without labels.
+        class_weights: how frequent each class is in the data; for samples whose label nobody chose.
+        sampling: defaults: solver, steps, grid, guidance.
+        about: data, training and figures, as JSON-ready values for the card.
+        raw: the weights as the optimizer left them, by name.
+        digest: sha256 of model.safetensors; "" for a model that was not read from disk.
+    """
+
+    denoiser: NetworkDenoiser
+    codec: Codec
+    modality: str
+    shape: tuple[int, ...]
+    classes: tuple[str, ...] = ()
+    class_weights: tuple[float, ...] = ()
+    sampling: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    raw: dict[str, Tensor] | None = None
+    digest: str = ""
+
+    def labels(self, seeds: Sequence[int], label: "int | str | Sequence[int | str] | None" = None) -> np.ndarray | None:
+        """(B,) class indices for these seeds; None for a model without labels.
+
+        A label that is not given is drawn with the seed of its sample, as frequent as in the data.
+
+        Raises:
+            UsageError: unknown label, with the nearest known one; or labels and seeds that differ in number.
+        """
+        if not self.classes:
+            if label is not None:
+                raise UsageError("this model was trained without labels", help="leave the label out")
+            return None
+        if label is None:
+            p = np.cumsum(self.class_weights) / np.sum(self.class_weights)
+            draws = [generator(seed, _LABELS).random() for seed in seeds]
+            return np.minimum(np.searchsorted(p, draws, side="right"), len(self.classes) - 1).astype(np.int64)
+        wanted = [label] * len(seeds) if isinstance(label, str | int | np.integer) else list(label)
+        if len(wanted) != len(seeds):
+            raise UsageError(f"{len(wanted)} labels for {len(seeds)} samples", help="give one label, or one a sample")
+        return np.array([self._class_index(w) for w in wanted], np.int64)
+
+    def _class_index(self, label: "int | str") -> int:
+        if str(label) in self.classes:
+            return self.classes.index(str(label))
+        if not isinstance(label, str) and 0 <= int(label) < len(self.classes):
+            return int(label)
+        raise UsageError(f"unknown label `{label}`", help=nearest(str(label), self.classes))
+
+    def solver(self, name: "str | Mapping[str, Any] | Solver[Any] | None" = None) -> Solver[Any]:
+        """A solver by name, by description or itself; the model's default where none is given."""
+        return _noun(name if name is not None else self.sampling.get("solver", "dpmpp"), Solver)
+
+    def grid(self, name: "str | Mapping[str, Any] | Grid | None" = None) -> Grid:
+        """A grid by name, by description or itself; the model's default where none is given."""
+        return _noun(name if name is not None else self.sampling.get("grid", "karras"), Grid)
+
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        seed: int = 0,
+        seeds: Sequence[int] | None = None,
+        label: "int | str | Sequence[int | str] | None" = None,
+        steps: int | None = None,
+        solver: "str | Mapping[str, Any] | Solver[Any] | None" = None,
+        grid: "str | Mapping[str, Any] | Grid | None" = None,
+        guidance: float | None = None,
+        batch: int = 64,
+        exact: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """Samples in the data's own layout, range and dtype, e.g. uint8 (n, H, W, C).
+
+        Sample k is a function of its seed alone: the same alone or in company, up to rounding, and the same bits with
+        `exact`.
+
+        Args:
+            n: how many, with the seeds seed, seed + 1, ...; 1 where neither n nor seeds is given.
+            seeds: one a sample, instead of n and seed.
+            label: a class by name or index, or one a sample; drawn as frequent as in the data where it is not given.
+            steps: steps of the solver, 1 to 10,000.
+            guidance: strength of classifier-free guidance; 1 is none.
+            batch: how many at once.
+            exact: one at a time, so that company cannot change a bit.
+            progress: called with (done, n).
+
+        Raises:
+            UsageError: a value out of range or an unknown name.
+        """
+        if seeds is None:
+            seeds = range(int(seed), int(seed) + (1 if n is None else int(n)))
+        seeds = [int(s) for s in seeds]
+        steps = int(self.sampling.get("steps", 12) if steps is None else steps)
+        guidance = float(self.sampling.get("guidance", 1.0) if guidance is None else guidance)
+        _within("the number of samples", len(seeds), 1, 10_000_000)
+        _within("steps", steps, 1, MAX_STEPS)
+        _within("guidance", guidance, 0, 1000)
+        _within("the smallest seed", min(seeds), 0, 2**64 - 1)
+        chosen, labels = self.solver(solver), self.labels(seeds, label)
+        try:
+            times = self.grid(grid)(self.denoiser.process.schedule, steps)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        denoiser = ClassifierFree(self.denoiser, guidance)
+        device, out = next(self.denoiser.parameters()).device, []
+        was_training = self.denoiser.training
+        self.denoiser.eval()
+        for rows in torch.arange(len(seeds)).split(1 if exact else batch):
+            mine = [seeds[i] for i in rows.tolist()]
+            cond = None if labels is None else {"label": torch.from_numpy(labels[rows.numpy()]).to(device)}
+            z = sample(denoiser, chosen, self.shape, times, seeds=mine, cond=cond)
+            out.append(self.codec.decode(z).cpu().numpy())
+            if progress is not None:
+                progress(rows[-1].item() + 1, len(seeds))
+        self.denoiser.train(was_training)
+        items = np.concatenate(out)
+        return items[..., 0] if getattr(self.codec, "squeeze", False) else items
+
+    def describe(self) -> dict[str, Any]:
+        """config.json: everything but the weights."""
+        return {
+            "format": FORMAT,
+            "langevin": __version__,
+            "modality": self.modality,
+            "shape": list(self.shape),
+            "classes": list(self.classes),
+            "class_weights": [float(w) for w in self.class_weights],
+            "schedule": registry.describe(self.denoiser.process.schedule),
+            "parametrization": registry.describe(self.denoiser.parametrization),
+            "network": registry.describe(self.denoiser.network),
+            "codec": registry.describe(self.codec),
+            "sampling": self.sampling,
+            "about": self.about,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by name, `ema.` and `raw.`."""
+        ema = {f"ema.{k}": v for k, v in self.denoiser.network.state_dict().items()}
+        return ema | {f"raw.{k}": v for k, v in (self.raw or self.denoiser.network.state_dict()).items()}
+
+    def write(self, folder: Path) -> None:
+        """Put the model's three files into a folder that is there; `save` does so safely."""
+        (folder / "config.json").write_text(json.dumps(self.describe(), indent=1, ensure_ascii=False), "utf-8")
+        store.write_tensors(folder / "model.safetensors", self.tensors())
+        (folder / "README.md").write_text(card(self), "utf-8")
+
+    def save(self, path: "str | Path", *, replace: bool = False) -> Path:
+        """Write the model folder, whole or not at all. Raises UsageError where it is there already."""
+        path = Path(path)
+        if path.exists() and not replace:
+            raise UsageError("there is something already", where=str(path), help="choose another name")
+        return store.write_folder(path, self.write, size=store.size_of(self.tensors()), replace=replace)
+
+    def to(self, device: "str | torch.device") -> "Model":
+        """The model with its network on another device."""
+        self.denoiser.to(device)
+        return self
+
+
+def _within(what: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{what} must lie between {low:,} and {high:,}, not {value:,}")
+
+
+def _noun(what: Any, base: type) -> Any:
+    if isinstance(what, base):
+        return what
+    return registry.build({"name": what} if isinstance(what, str) else dict(what), base, foreign=True)
+
+
+def modality_of(name: str) -> Modality:
+    """The modality of that name."""
+    return registry.find("langevin.data.modality", name, Modality)()
+
+
+def locate(path: "str | Path") -> Path:
+    """The model folder that `path` means: itself, a run's `model`, or else a run's newest sound checkpoint.
+
+    Raises:
+        UsageError: nothing there. RefusedError: a kind of file that could execute, or no model.
+    """
+    path = Path(path)
+    if not path.exists():
+        runs = [p.name for p in sorted(path.parent.glob("*")) if p.is_dir()] if path.parent.is_dir() else []
+        raise UsageError(
+            "there is no such model or run", where=str(path), help=nearest(path.name, runs) if runs else ""
+        )
+    store.refuse_unsafe(path)
+    if not path.is_dir():
+        raise RefusedError("a model is a folder with a config.json", where=str(path))
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file():
+            return folder
+    for folder in sorted((path / "checkpoints").glob("step-*"), reverse=True):
+        try:
+            store.verify(folder)
+        except RefusedError:
+            continue
+        return folder
+    raise RefusedError("there is no model in this folder", where=str(path), help="give a run or a model folder")
+
+
+def load(path: "str | Path", *, weights: str = "ema") -> Model:
+    """The model in a folder (a model folder or a run). Nothing in it is executed.
+
+    Args:
+        weights: "ema", the averaged ones, or "raw".
+
+    Raises:
+        UsageError: nothing there.
+        RefusedError: damaged, of a newer format, or of a kind that could execute; exit code 7.
+    """
+    if weights not in ("ema", "raw"):
+        raise UsageError(f"weights must be `ema` or `raw`, not `{weights}`")
+    folder = locate(path)
+    config = store.read_json(folder / "config.json")
+    if config.get("format", 0) > FORMAT:
+        raise RefusedError(
+            f"the model is of format {config['format']}, written by langevin {config.get('langevin')}; "
+            f"this is langevin {__version__}, which reads up to format {FORMAT}",
+            where=str(folder),
+            help="upgrade langevin",
+        )
+    store.verify(folder)
+    try:
+        model = _from_config(config)
+    except (UsageError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        raise RefusedError(f"config.json does not describe a model: {error!r}", where=str(folder)) from error
+    path = folder / "model.safetensors"
+    tensors = store.read_tensors(path, expected=model.tensors())
+    parts = {
+        part: {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
+        for part in ("ema", "raw")
+    }
+    model.denoiser.network.load_state_dict(parts[weights])
+    return replace(model, raw=parts["raw"], digest=store.digest(path))
+
+
+def _from_config(config: Mapping[str, Any]) -> Model:
+    process = GaussianDiffusion(registry.build(config["schedule"], Schedule))
+    parametrization = registry.build(config["parametrization"], Parametrization)
+    network = registry.build(config["network"], Network)
+    denoiser = NetworkDenoiser(network, process, parametrization).eval().requires_grad_(False)
+    return Model(
+        denoiser=denoiser,
+        codec=registry.build(config["codec"], Codec),
+        modality=str(config["modality"]),
+        shape=tuple(int(n) for n in config["shape"]),
+        classes=tuple(str(c) for c in config["classes"]),
+        class_weights=tuple(float(w) for w in config["class_weights"]),
+        sampling=dict(config["sampling"]),
+        about=dict(config["about"]),
+    )
+
+
+def card(model: Model) -> str:
+    """README.md of a model folder."""
+    about, parameters = model.about, sum(p.numel() for p in model.denoiser.network.parameters())
+    lines = [
+        f"# {about.get('name', 'A langevin model')}",
+        "",
+        f"A diffusion model made with langevin {__version__}.",
+        "",
+        f"- Samples: {model.modality}, {' x '.join(map(str, model.shape))} (channels first)"
+        + (f", {len(model.classes)} classes: {', '.join(model.classes[:20])}" if model.classes else ", without labels"),
+        f"- Network: {registry.name_of(type(model.denoiser.network))}, {parameters:,} parameters",
+    ]
+    lines += [
+        f"- {key.capitalize()}: {value}"
+        for key, value in about.items()
+        if isinstance(value, str | int | float) and key != "name"
+    ]
+    if figures := about.get("figures"):
+        lines += ["", "## Figures", "", "| figure | value | real against real | count |", "|---|---|---|---|"]
+        lines += [f"| {f['name']} | {f['value']:.4g} | {f['floor']:.4g} | {f['count']} |" for f in figures]
+    lines += [
+        "",
+        "## How to use it",
+        "",
+        "```python",
+        "import langevin",
+        "",
+        'images = langevin.load("path/to/this/folder").sample(n=16, seed=0)',
+        "```",
+        "",
+        "Loading executes nothing: the folder holds JSON, text and safetensors alone.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""What a step learns from: a pure function of the run's seed and the step. No workers, no resumes, no order of calls."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langevin.data.augment import flip
+from langevin.data.codec.base import Codec
+from langevin.data.dataset import Dataset
+from langevin.data.order import batch_indices
+from langevin.rng import Noise, SampleNoise, generator, uniforms
+
+# streams of the run's generator
+_TIMES, _DROPOUT, _NOISE = 1, 2, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """The batches of a run.
+
+    Args:
+        indices: the items to learn from.
+        drop: share of samples that lose their condition.
+        mirror: whether pictures are mirrored at random.
+    """
+
+    dataset: Dataset
+    codec: Codec
+    indices: np.ndarray
+    seed: int
+    batch: int
+    drop: float = 0.0
+    mirror: bool = False
+    device: torch.device = torch.device("cpu")
+
+    def data(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """(x0 (B, ...) in model space, conditions) of step 0, 1, ..."""
+        rows = batch_indices(self.seed, self.indices, step, self.batch)
+        x0, cond = self.items(rows)
+        if self.mirror:
+            x0 = flip(x0, self.seed, rows, step)
+        if "label" in cond and self.drop:
+            dropped = generator(self.seed, step, 0, _DROPOUT).random(len(rows)) < self.drop
+            none = len(self.dataset.classes)
+            cond["label"] = torch.where(torch.from_numpy(dropped).to(self.device), none, cond["label"])
+        return x0, cond
+
+    def items(self, rows: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
+        """Items and conditions as they are; a missing label is the index one past the last."""
+        raw = torch.from_numpy(np.ascontiguousarray(self.dataset.items[rows])).to(self.device)
+        cond = {}
+        if self.dataset.classes:
+            label = torch.from_numpy(self.dataset.columns["label"][rows].astype(np.int64)).to(self.device)
+            cond["label"] = torch.where(label < 0, len(self.dataset.classes), label)
+        return self.codec.encode(raw), cond
+
+    def times(self, step: int) -> Tensor:
+        """(B,) stratified uniform numbers for the time law."""
+        return uniforms(self.batch, self.seed, step, 0, _TIMES)
+
+    def noise(self, step: int) -> Noise:
+        """The noise of a step; sample j of the run has its own, whatever the batch it came in."""
+        first = step * self.batch
+        return SampleNoise([(self.seed, first + j, 0, _NOISE) for j in range(self.batch)])

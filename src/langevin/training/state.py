@@ -1,0 +1,104 @@
+"""Everything that a training run is at one moment. Saved and loaded, it goes on with the same bits."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from langevin.config import TrainConfig
+from langevin.diffusion.loss import LearnedUncertainty
+from langevin.diffusion.times import LossAware, TimeLaw
+from langevin.errors import RefusedError
+from langevin.registry import build
+from langevin.training import ema
+
+
+@dataclass
+class TrainState:
+    """Changed by `fit` alone, between two of its yields.
+
+    Attributes:
+        network: the raw weights.
+        averages: sigma_rel -> averaged parameters, by name.
+        optimizer: AdamW over the network (and the learned uncertainty).
+        law: the time law; one that learns carries what it learned.
+        step: steps done.
+        elapsed: seconds of wall clock spent, over all sittings.
+        rate: factor on the learning rate.
+    """
+
+    network: nn.Module
+    averages: dict[float, dict[str, Tensor]]
+    optimizer: torch.optim.Optimizer
+    law: TimeLaw
+    uncertainty: LearnedUncertainty | None = None
+    step: int = 0
+    elapsed: float = 0.0
+    rate: float = 1.0
+    skipped: int = 0
+    _names: list[str] = field(default_factory=list, repr=False)
+
+    @staticmethod
+    def start(network: nn.Module, config: TrainConfig) -> "TrainState":
+        """The state before the first step."""
+        uncertainty = LearnedUncertainty() if config.uncertainty else None
+        device = next(network.parameters()).device
+        named = dict(network.named_parameters())
+        if uncertainty is not None:
+            uncertainty.to(device)
+            named |= {f"uncertainty.{k}": p for k, p in uncertainty.named_parameters()}
+        settings = config.optimizer
+        optimizer = torch.optim.AdamW(
+            named.values(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
+        averages = {s: {k: p.detach().clone() for k, p in network.named_parameters()} for s in config.ema}
+        law = build(config.times, TimeLaw, foreign=True)
+        return TrainState(network, averages, optimizer, law, uncertainty, _names=list(named))
+
+    def average(self) -> None:
+        """Move every average towards the weights of this step."""
+        for sigma_rel, average in self.averages.items():
+            ema.update(average.values(), self.network.parameters(), self.step, sigma_rel)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is a tensor, by name, but the raw weights (the model has them)."""
+        out = {f"ema.{s}.{k}": v for s, average in self.averages.items() for k, v in average.items()}
+        parameters = self.optimizer.param_groups[0]["params"]
+        for name, parameter in zip(self._names, parameters, strict=True):
+            out |= {f"optimizer.{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
+        if self.uncertainty is not None:
+            out |= {f"uncertainty.{k}": v for k, v in self.uncertainty.state_dict().items()}
+        if isinstance(self.law, LossAware):
+            out |= {"law.moments": self.law.moments, "law.counts": self.law.counts}
+        return out
+
+    def numbers(self) -> dict[str, Any]:
+        """All that is a number."""
+        return {"step": self.step, "elapsed": self.elapsed, "rate": self.rate, "skipped": self.skipped}
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Take on a saved state, given the raw weights already. Raises RefusedError where names do not match."""
+        self.step, self.elapsed = int(numbers["step"]), float(numbers["elapsed"])
+        self.rate, self.skipped = float(numbers["rate"]), int(numbers["skipped"])
+        try:
+            with torch.no_grad():
+                for sigma_rel, average in self.averages.items():
+                    for k, v in average.items():
+                        v.copy_(tensors[f"ema.{sigma_rel}.{k}"])
+            if self.uncertainty is not None:
+                own = {k: tensors[f"uncertainty.{k}"] for k in self.uncertainty.state_dict()}
+                self.uncertainty.load_state_dict(own)
+            if isinstance(self.law, LossAware):
+                moments, counts = tensors["law.moments"], tensors["law.counts"]
+                law = self.law
+                self.law = LossAware(law.bins, law.warm, law.decay, law.floor, moments, counts)
+            if self.step:
+                parameters = self.optimizer.param_groups[0]["params"]
+                for name, parameter in zip(self._names, parameters, strict=True):
+                    self.optimizer.state[parameter] = {
+                        key: tensors[f"optimizer.{key}.{name}"].to(parameter.device)
+                        for key in ("step", "exp_avg", "exp_avg_sq")
+                    }
+        except KeyError as error:
+            raise RefusedError(f"the checkpoint has no {error.args[0]}", help="it belongs to another run") from None
