@@ -1,0 +1,36 @@
+"""Nearest items against brute force, and copies that were planted."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from langevin.evaluation.neighbours import copy_limit, nearest
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 2**22])
+def test_equals_brute_force(chunk):
+    rng = np.random.default_rng(0)
+    items, train = (
+        rng.integers(0, 256, (30, 4, 4, 1), dtype=np.uint8),
+        rng.integers(0, 256, (70, 4, 4, 1), dtype=np.uint8),
+    )
+    all_pairs = cdist(items.reshape(30, -1) / 255, train.reshape(70, -1) / 255)
+    index, distance = nearest(items, train, chunk)
+    np.testing.assert_array_equal(index, all_pairs.argmin(1))
+    np.testing.assert_allclose(distance, all_pairs.min(1), rtol=1e-12)
+
+
+def test_a_copy_is_at_distance_zero_exactly():
+    train = np.random.default_rng(1).uniform(size=(50, 20)) + 1000.0
+    index, distance = nearest(train[[7, 31]], train)
+    np.testing.assert_array_equal(index, [7, 31])
+    np.testing.assert_array_equal(distance, 0.0)
+
+
+def test_the_limit_is_a_quantile_of_unseen_items():
+    """Training points on the integers, unseen ones at distance u below 1/2 of them: the limit is a quantile of u."""
+    rng = np.random.default_rng(2)
+    gaps = rng.uniform(0, 0.5, 1000)
+    unseen = rng.integers(0, 100, 1000) + gaps
+    limit = copy_limit(np.arange(101.0)[:, None], unseen[:, None], 0.05)
+    assert (gaps <= limit).mean() == pytest.approx(0.05, abs=0.001)
