@@ -33,5 +33,9 @@ class Cosine(Schedule):
     def inverse(self, log_snr: Tensor) -> Tensor:
         alpha2, sigma2 = from_ratio(log_snr)
         cos2, sin2 = math.cos(self._start) ** 2, math.sin(self._start) ** 2
-        b = torch.atan2(torch.sqrt(sin2 + sigma2 * cos2), torch.sqrt(alpha2 * cos2))
-        return ((1 + self.s) * b / (math.pi / 2) - self.s).clamp(0, 1)
+        sin_b, cos_b = torch.sqrt(sin2 + sigma2 * cos2), torch.sqrt(alpha2 * cos2)
+        # sin(b - a) = sigma^2 cos^2 a / sin(b + a) and cos(b - a), neither of which cancels
+        sin_sum = sin_b * math.cos(self._start) + cos_b * math.sin(self._start)
+        cos_gap = cos_b * math.cos(self._start) + sin_b * math.sin(self._start)
+        width = torch.atan2(torch.where(sigma2 > 0, sigma2 * cos2 / sin_sum, 0 * sigma2), cos_gap)
+        return ((1 + self.s) * width / (math.pi / 2)).clamp(0, 1)

@@ -30,8 +30,7 @@ class ScaledLinear(Schedule):
         return torch.sqrt(-torch.expm1(-self._integral(t)))
 
     def inverse(self, log_snr: Tensor) -> Tensor:
-        b = torch.nn.functional.softplus(-log_snr)
+        b = -torch.nn.functional.logsigmoid(log_snr)  # integral of beta = -log alpha^2
         a, d = math.sqrt(self.beta_min), math.sqrt(self.beta_max) - math.sqrt(self.beta_min)
-        x, a3 = 3 * d * b, a**3  # root = cbrt(a^3 + x); root - a = x / (root^2 + root a + a^2)
-        root = (a3 + x).pow(1 / 3)
-        return x / (root.square() + root * a + a * a) / d
+        root = (a**3 + 3 * d * b).pow(1 / 3)  # a + t d; root - a = (root^3 - a^3) / (root^2 + root a + a^2)
+        return 3 * b / (root.square() + root * a + a * a)

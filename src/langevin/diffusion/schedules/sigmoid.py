@@ -12,9 +12,9 @@ from torch import Tensor
 from langevin.diffusion.schedules.base import Schedule, from_ratio
 
 
-def _difference(a: Tensor, b: Tensor) -> Tensor:
-    """S(a) - S(b) without cancellation."""
-    return torch.sinh((a - b) / 2) / (2 * torch.cosh(a / 2) * torch.cosh(b / 2))
+def _difference(a: Tensor, gap: Tensor) -> Tensor:
+    """S(a + gap) - S(a) without cancellation."""
+    return torch.sinh(gap / 2) / (2 * torch.cosh((a + gap) / 2) * torch.cosh(a / 2))
 
 
 @dataclass(frozen=True)
@@ -31,24 +31,19 @@ class Sigmoid(Schedule):
 
     def alpha(self, t: Tensor) -> Tensor:
         start, end = self._ends(t)
-        w = end - (1 - t) * (end - start)
-        return torch.sqrt(_difference(end, w) / _difference(end, start))
+        return torch.sqrt(_difference(-end, (1 - t) * (end - start)) / _difference(-end, end - start))
 
     def sigma(self, t: Tensor) -> Tensor:
         start, end = self._ends(t)
-        w = start + t * (end - start)
-        return torch.sqrt(_difference(w, start) / _difference(end, start))
+        return torch.sqrt(_difference(start, t * (end - start)) / _difference(start, end - start))
 
     def inverse(self, log_snr: Tensor) -> Tensor:
         alpha2, sigma2 = from_ratio(log_snr)
         start, end = self._ends(log_snr)
         p = alpha2 * torch.sigmoid(start) + sigma2 * torch.sigmoid(end)
         q = alpha2 * torch.sigmoid(-start) + sigma2 * torch.sigmoid(-end)
-        # where one end dominates, the deviation from it is what must not cancel
-        w_low = (
-            start
-            + torch.log1p(sigma2 * _difference(end, start) / torch.sigmoid(start))
-            - torch.log1p(-sigma2 * _difference(end, start) / torch.sigmoid(-start))
-        )
-        w = torch.where(sigma2 < 0.5, w_low, p.log() - q.log())
-        return ((w - start) / (end - start)).clamp(0, 1)
+        # w - start, where it is small, from the small sigma^2
+        rise = sigma2 * _difference(start, end - start)
+        near = torch.log1p(rise / torch.sigmoid(start)) - torch.log1p(-rise / torch.sigmoid(-start))
+        gap = torch.where(sigma2 < 0.5, near, p.log() - q.log() - start)
+        return (gap / (end - start)).clamp(0, 1)

@@ -22,8 +22,8 @@ class Tabulated(Schedule):
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(float(b) for b in self.betas))
         inner, last = self.betas[:-1], self.betas[-1:]
-        if not last or not all(0 < b < 1 for b in inner) or not 0 < last[0] <= 1:
-            raise ValueError("betas must lie in (0, 1); only the last may be 1")
+        if not last or not all(0 < b < 1 for b in inner) or not (0 < last[0] <= 1) or self.betas == (1.0,):
+            raise ValueError("betas must lie in (0, 1); only the last of several may be 1")
 
     @staticmethod
     def linear(T: int = 1000, first: float = 1e-4, last: float = 0.02) -> "Tabulated":
@@ -63,9 +63,11 @@ class Tabulated(Schedule):
         i = position.floor().clamp(0, max(T - 2, 0)).long()
         low, high = nodes[i], nodes[(i + 1).clamp(max=T - 1)]
         w = (position - i).clamp(min=0)
-        inner = low + w * torch.where(torch.isinf(high), torch.zeros_like(high), high - low)
-        to_zero = torch.where(torch.isinf(high), low - torch.log1p(-w.clamp(max=1)), inner)  # alpha / sigma linear to 0
-        return torch.where(position < 0, nodes[0] + torch.log((t * T).clamp(0, 1)), to_zero)
+        # each branch is finite where the other is taken, so that derivatives are too
+        to_zero, none = torch.isinf(high), torch.zeros_like(w)
+        fall = -torch.log1p(-torch.where(to_zero, w.clamp(max=1), none))  # alpha / sigma linear to 0
+        rise = w * torch.where(to_zero, none, high - low)
+        return torch.where(position < 0, nodes[0] + torch.log((t * T).clamp(0, 1)), low + fall + rise)
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.sqrt(from_ratio(-2 * self._log_ratio(t))[0])

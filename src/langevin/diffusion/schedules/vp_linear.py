@@ -28,6 +28,6 @@ class VPLinear(Schedule):
         return torch.sqrt(-torch.expm1(-self._integral(t)))
 
     def inverse(self, log_snr: Tensor) -> Tensor:
-        b = torch.nn.functional.softplus(-log_snr)  # integral of beta = -log alpha^2
+        b = -torch.nn.functional.logsigmoid(log_snr)  # integral of beta = -log alpha^2
         slope = self.beta_max - self.beta_min
         return 2 * b / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * b))

@@ -21,6 +21,11 @@ class ZeroTerminal(Schedule):
 
     base: Schedule
 
+    def __post_init__(self) -> None:
+        middle = torch.tensor(0.5, dtype=torch.float64)
+        if abs(self.base.alpha(middle).square() + self.base.sigma(middle).square() - 1) > 1e-9:
+            raise ValueError("zero terminal SNR is for variance-preserving schedules: alpha^2 + sigma^2 = 1")
+
     @property
     def _last(self) -> Tensor:
         return self.base.alpha(torch.ones((), dtype=torch.float64))
