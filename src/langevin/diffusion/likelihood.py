@@ -20,6 +20,12 @@ from langevin.diffusion.shapes import expand_like, sum_flat
 from langevin.rng import Noise
 
 
+def _log_ends(denoiser: Denoiser, ratio_min: float, ratio_max: float | None) -> tuple[float, float]:
+    """The logarithms of the ends; the upper one at most where the schedule ends, unless it was chosen."""
+    last = torch.exp(-0.5 * denoiser.process.schedule.log_snr(torch.ones((), dtype=torch.float64))).item()
+    return math.log(ratio_min), math.log(min(80.0, last) if ratio_max is None else ratio_max)
+
+
 def _clean(denoiser: Denoiser, y: Tensor, log_ratio: Tensor, cond: Condition | None) -> Tensor:
     """x0_hat at (y, l)."""
     t = denoiser.process.schedule.inverse(-2 * log_ratio)
@@ -52,7 +58,7 @@ def log_prob_flow(
     *,
     num_steps: int = 256,
     ratio_min: float = 0.002,
-    ratio_max: float = 80.0,
+    ratio_max: float | None = None,
     end_log_prob: Callable[[Tensor], Tensor] | None = None,
     probe: Tensor | None = None,
     cond: Condition | None = None,
@@ -61,11 +67,11 @@ def log_prob_flow(
 
     Args:
         num_steps: steps, equal in log(sigma / alpha); four evaluations each.
-        ratio_min, ratio_max: the ends of sigma / alpha.
+        ratio_min, ratio_max: the ends of sigma / alpha; the upper one is 80, or where the schedule ends if that is less.
         end_log_prob: log density (B,) of y at ratio_max; N(0, ratio_max^2) where it is not given.
         probe: Rademacher numbers shaped like x for Hutchinson's estimate of the trace; exact where it is not given.
     """
-    l0, l1 = math.log(ratio_min), math.log(ratio_max)
+    l0, l1 = _log_ends(denoiser, ratio_min, ratio_max)
     h = (l1 - l0) / num_steps
     y, total = x, torch.zeros(len(x), dtype=x.dtype, device=x.device)
 
@@ -83,7 +89,7 @@ def log_prob_flow(
     if end_log_prob is not None:
         return total + end_log_prob(y)
     size = y[0].numel()
-    return total - 0.5 * sum_flat(y.square()) / ratio_max**2 - size * (l1 + 0.5 * math.log(2 * math.pi))
+    return total - 0.5 * sum_flat(y.square()) * math.exp(-2 * l1) - size * (l1 + 0.5 * math.log(2 * math.pi))
 
 
 @torch.no_grad()
@@ -94,18 +100,21 @@ def negative_elbo(
     noise: Noise,
     *,
     ratio_min: float = 0.002,
-    ratio_max: float = 80.0,
+    ratio_max: float | None = None,
     cond: Condition | None = None,
 ) -> Tensor:
     """(B,) nats: one unbiased draw of the negative evidence lower bound of x0 (B, ...).
 
     Args:
         u: (B,) numbers in (0, 1), where in log(sigma / alpha) to look; `rng.uniforms` spreads them evenly.
+        ratio_min, ratio_max: as for `log_prob_flow`.
     """
-    l0, l1 = math.log(ratio_min), math.log(ratio_max)
+    l0, l1 = _log_ends(denoiser, ratio_min, ratio_max)
     log_ratio = l0 + (l1 - l0) * u
     y = x0 + expand_like(log_ratio.exp(), x0) * noise(x0)
     error = sum_flat((x0 - _clean(denoiser, y, log_ratio, cond)).square())
     diffusion = (l1 - l0) * torch.exp(-2 * log_ratio).to(error.device, error.dtype) * error
     size = x0[0].numel()
-    return diffusion + sum_flat(x0.square()) / (2 * ratio_max**2) + size * (l0 + 0.5 * math.log(2 * math.pi * math.e))
+    return (
+        diffusion + 0.5 * sum_flat(x0.square()) * math.exp(-2 * l1) + size * (l0 + 0.5 * math.log(2 * math.pi * math.e))
+    )

@@ -41,7 +41,7 @@ class SNR(Weight):
 
 @dataclass(frozen=True)
 class V(Weight):
-    """The error of v (Salimans & Ho 2022), "SNR + 1"."""
+    """ "SNR + 1" (Salimans & Ho 2022): the error of v where alpha^2 + sigma^2 = 1."""
 
     def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
         return schedule.log_snr(t).exp() + 1

@@ -46,12 +46,9 @@ class GaussianDiffusion(Process):
 
     def step_coefficients(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha_ts, sigma_ts^2) of the chain step from s to t."""
-        alpha_s, sigma_s = self.schedule.alpha(s), self.schedule.sigma(s)
-        alpha_t, sigma_t = self.schedule.alpha(t), self.schedule.sigma(t)
-        alpha_ts = alpha_t / alpha_s
         # sigma_t^2 (1 - snr_t / snr_s), where the bracket does not cancel
-        kept = self.schedule.log_snr(t) - self.schedule.log_snr(s)
-        return alpha_ts, torch.where(sigma_s > 0, -sigma_t.square() * torch.expm1(kept), sigma_t.square())
+        kept = torch.expm1(self.schedule.log_snr(t) - self.schedule.log_snr(s))
+        return self.schedule.alpha(t) / self.schedule.alpha(s), -kept * self.schedule.sigma(t).square()
 
     def corrupt(self, x: Tensor, t: Tensor, noise: Noise, *, s: Tensor | None = None) -> Tensor:
         if s is None:
