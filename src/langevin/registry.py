@@ -14,7 +14,7 @@ import inspect
 import pkgutil
 import re
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from langevin.errors import UsageError, nearest
 
@@ -56,14 +56,16 @@ def find(room: str, name: str, base: type[T]) -> type[T]:
     """The class of that name. Raises UsageError with the nearest known name."""
     if ":" in name:
         module, _, attribute = name.partition(":")
-        found = getattr(importlib.import_module(module), attribute)
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UsageError(f"`{name}` cannot be found: {error}", help="write package.module:Class") from error
         if not (inspect.isclass(found) and issubclass(found, base)):
             raise UsageError(f"`{name}` is not a {base.__name__}")
         return found
     known = names(room, base)
     if name not in known:
-        kind = room.rsplit(".", 1)[-1].rstrip("s")
-        raise UsageError(f"unknown {kind} `{name}`", help=nearest(name, known))
+        raise UsageError(f"unknown {_snake(base.__name__).replace('_', ' ')} `{name}`", help=nearest(name, known))
     return known[name]
 
 
@@ -114,7 +116,11 @@ def build(spec: dict[str, Any], base: type[T], *, foreign: bool = False) -> T:
         if key not in known:
             raise UsageError(f"`{name}` has no setting `{key}`", help=nearest(key, known))
     if dataclasses.is_dataclass(cls):
-        settings = {k: build(v, base, foreign=foreign) if isinstance(v, dict) else v for k, v in settings.items()}
+        kinds = get_type_hints(cls)
+        for key, value in settings.items():
+            if isinstance(value, dict):
+                kind = kinds[key] if inspect.isabstract(kinds[key]) else base
+                settings[key] = build(value, kind, foreign=foreign)
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     try:
         return cls(**settings)
