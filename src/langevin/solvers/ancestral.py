@@ -23,6 +23,8 @@ from langevin.solvers.base import Nothing, Solver
 class Ancestral(Solver[Nothing]):
     """First order; draws noise in every step but one that ends at sigma = 0."""
 
+    variants = ({}, {"variance": "small"}, {"variance": "large"})
+
     variance: Literal["posterior", "small", "large"] = "posterior"
 
     def __post_init__(self) -> None:

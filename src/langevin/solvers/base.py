@@ -5,8 +5,9 @@ waits for an accelerator. Every formula is written so that alpha_t = 0 and sigma
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,10 +25,12 @@ class Solver(ABC, Generic[S]):
         order: global order of convergence on a smooth deterministic problem (strong order for stochastic ones).
         evaluations: calls of the denoiser a step.
         stochastic: whether steps draw noise.
+        variants: settings that differ in what they do; each is measured by the tests and by `langevin check`.
     """
 
     order: ClassVar[int] = 1
     evaluations: ClassVar[int] = 1
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     @property
     def stochastic(self) -> bool:

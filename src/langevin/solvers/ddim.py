@@ -19,6 +19,8 @@ from langevin.solvers.base import Nothing, Solver, combine, level, toward
 class DDIM(Solver[Nothing]):
     """First order; eta in [0, 1]."""
 
+    variants = ({}, {"eta": 0.5}, {"eta": 1.0})
+
     eta: float = 0.0
 
     def __post_init__(self) -> None:
