@@ -1,0 +1,1 @@
+"""One file a modality: what it reads, how it writes and shows samples."""
