@@ -193,8 +193,8 @@ class Model:
     def save(self, path: "str | Path", *, replace: bool = False) -> Path:
         """Write the model folder, whole or not at all. Raises UsageError where it is there already."""
         path = Path(path)
-        if path.exists() and not replace:
-            raise UsageError("there is something already", where=str(path), help="choose another name")
+        if not replace:
+            store.refuse_taken(path)
         return store.write_folder(path, self.write, size=store.size_of(self.tensors()), replace=replace)
 
     def to(self, device: "str | torch.device") -> "Model":

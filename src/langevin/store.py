@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langevin.errors import DiskError, RefusedError
+from langevin.errors import DiskError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,20 @@ def _flush(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def free_path(path: Path) -> Path:
+    """`NAME-1.png` for `NAME.png`, or the next number at which nothing lies."""
+    k = 1
+    while (found := path.with_name(f"{path.stem}-{k}{path.suffix}")).exists():
+        k += 1
+    return found
+
+
+def refuse_taken(path: Path) -> None:
+    """Raise UsageError where something lies at `path`: nothing is ever overwritten."""
+    if path.exists():
+        raise UsageError("there is something already", where=str(path), help="choose another name")
 
 
 def need_space(folder: Path, size: int) -> None:

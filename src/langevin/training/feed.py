@@ -10,7 +10,7 @@ from langevin.data.augment import flip
 from langevin.data.codec.base import Codec
 from langevin.data.dataset import Dataset
 from langevin.data.order import batch_indices
-from langevin.rng import Noise, SampleNoise, generator, uniforms
+from langevin.rng import SampleNoise, generator, uniforms
 
 # streams of the run's generator
 _TIMES, _DROPOUT, _NOISE = 1, 2, 3
@@ -33,7 +33,7 @@ class Feed:
     batch: int
     drop: float = 0.0
     mirror: bool = False
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
 
     def data(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """(x0 (B, ...) in model space, conditions) of step 0, 1, ..."""
@@ -60,7 +60,7 @@ class Feed:
         """(B,) stratified uniform numbers for the time law."""
         return uniforms(self.batch, self.seed, step, 0, _TIMES)
 
-    def noise(self, step: int) -> Noise:
+    def noise(self, step: int) -> SampleNoise:
         """The noise of a step; sample j of the run has its own, whatever the batch it came in."""
         first = step * self.batch
         return SampleNoise([(self.seed, first + j, 0, _NOISE) for j in range(self.batch)])

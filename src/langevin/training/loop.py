@@ -106,22 +106,19 @@ def fit(
         yield Metrics(state.step, min(progress, 1.0), state.elapsed, state.step * config.batch, loss, lr, norm)
 
 
-def _gradient(
-    denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig, state: TrainState, weight: Weight
-) -> float:
+def _gradient(denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig, state: TrainState, weight: Weight) -> float:
     """Add the gradient of one batch, in micro-batches; the mean loss."""
     x0, cond = feed.data(state.step)
     schedule = denoiser.process.schedule
     t, importance = state.law(feed.times(state.step), schedule)
-    noise = feed.noise(state.step)
-    assert isinstance(noise, SampleNoise)
+    keys = feed.noise(state.step).keys
     compute = hybrid_loss if config.loss == "hybrid" else denoising_loss
     size = config.micro_batch or config.batch
     losses: list[Tensor] = []
     for k in range(0, config.batch, size):
         part = slice(k, k + size)
         some = {name: value[part] for name, value in cond.items()}
-        loss = compute(denoiser, x0[part], t[part], SampleNoise(noise.keys[part]), weight, cond=some)
+        loss = compute(denoiser, x0[part], t[part], SampleNoise(keys[part]), weight, cond=some)
         losses.append(loss.detach())
         if state.uncertainty is not None:
             level = noise_level(schedule.alpha(t[part]), schedule.sigma(t[part]))

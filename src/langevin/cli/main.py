@@ -1,0 +1,247 @@
+"""Commands, and how their errors are told. Each command is thin: it calls a recipe and ends with the next command."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from langevin import __version__
+from langevin.errors import LangevinError, UsageError
+
+DEBUG = "--debug"
+
+app = App(
+    name="langevin",
+    help="Diffusion models on your own data: from a folder to a trained, measured, few-step model.",
+    version=__version__,
+    help_epilogue="Start with: langevin demo    then: langevin train FOLDER --minutes 10",
+)
+data = App(name="data", help="Look at data before training.")
+app.command(data)
+
+Switch = Parameter(negative=())
+
+
+@app.command
+def demo(*, seed: int = 0, minutes: float = 1.0, json: Annotated[bool, Switch] = False) -> None:
+    """Train on scikit-learn's handwritten digits, by digit, and show what comes out; under 90 s on two cores.
+
+    Args:
+        seed: of everything random.
+        minutes: budget of the training.
+        json: one JSON object a line.
+    """
+    from langevin.recipes.console import Console
+    from langevin.recipes.demo import demo as run
+
+    run(minutes=minutes, seed=seed, console=Console("json" if json else "auto"))
+
+
+@app.command
+def train(
+    path: str | None = None,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    size: int | None = None,
+    out: str | None = None,
+    seed: int | None = None,
+    resume: Path | None = None,
+    config: Path | None = None,
+    set: Annotated[list[str] | None, Parameter(negative=())] = None,
+    fit: Literal["crop", "pad", "skip"] | None = None,
+    matte: str | None = None,
+    frames: Literal["first", "all"] | None = None,
+    allow_rejects: float | None = None,
+    flip: Annotated[bool, Switch] = False,
+    json: Annotated[bool, Switch] = False,
+) -> None:
+    """Train a model on your own pictures.
+
+    Args:
+        path: a folder of pictures (sub-folders are classes), a folder with metadata.csv or .jsonl, a zip, .npz, .npy, an idx
+            file or folder, or `digits`.
+        minutes: wall-clock budget; 10 where neither it nor --steps is given.
+        steps: number of steps instead of minutes.
+        size: side of the pictures; chosen from the data.
+        out: name of the run: its folder is runs/NAME-1, or the next number that is free.
+        seed: of everything random.
+        resume: a run's folder, to go on with it; nothing else is needed.
+        config: a YAML file of settings.
+        set: one setting, such as optimizer.lr=1e-3; may be repeated.
+        fit: how pictures of another shape are made to fit.
+        matte: a colour to lay under transparent pictures, such as white; transparency is kept without one.
+        frames: which frames of animations.
+        allow_rejects: share of unusable files that is let pass.
+        flip: mirror pictures at random; only where left and right do not matter.
+        json: one JSON object a line.
+    """
+    from langevin.recipes.console import Console
+    from langevin.recipes.train import train as run
+
+    settings = dict(_setting(text) for text in set or [])
+    options = {"fit": fit, "matte": matte, "frames": frames, "allow_rejects": allow_rejects, "flip": flip or None}
+    run(
+        path,
+        minutes=minutes,
+        steps=steps,
+        size=size,
+        out=out,
+        seed=seed,
+        config=config,
+        settings=settings,
+        resume=resume,
+        console=Console("json" if json else "auto"),
+        **options,
+    )
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"`{text}` sets nothing", help="write NAME=VALUE, such as optimizer.lr=1e-3")
+    return name.strip(), value
+
+
+@app.command
+def sample(
+    run: Path | None = None,
+    *,
+    n: Annotated[int | None, Parameter(name=["--number", "-n"])] = None,
+    seed: int | None = None,
+    steps: int | None = None,
+    solver: str | None = None,
+    grid: str | None = None,
+    label: Annotated[list[str] | None, Parameter(negative=())] = None,
+    guidance: float | None = None,
+    out: Path | None = None,
+    replay: Path | None = None,
+    exact: Annotated[bool, Switch] = False,
+    batch: int = 64,
+    metadata: bool = True,
+) -> None:
+    """Draw samples from a trained model.
+
+    Args:
+        run: a run's folder or a model's.
+        n: how many; 64 where it is not given.
+        seed: of the first sample; sample k has seed + k, whatever the batch.
+        steps: steps of the solver.
+        solver: such as dpmpp, heun, ddim, ancestral.
+        grid: such as karras, log_snr, uniform, trailing.
+        label: a class by name; repeated, one sample each in turn.
+        guidance: strength of classifier-free guidance; 1 is none.
+        out: grid.png, samples.npz or a folder/; a new name in this folder where it is not given.
+        replay: a PNG that `langevin sample` made, to be made again from what is written in it.
+        exact: one at a time, so that the batch cannot change a bit.
+        batch: samples at once.
+        metadata: write the recipe into each file.
+    """
+    from langevin.recipes.sample import replay as again
+    from langevin.recipes.sample import sample as draw
+
+    if replay is not None:
+        again(replay, run, out=out, say=print)
+        return
+    if run is None:
+        raise UsageError("no model given", help="langevin sample RUN -n 64 --out grid.png")
+    draw(
+        run,
+        64 if n is None else n,
+        seed=0 if seed is None else seed,
+        steps=steps,
+        solver=solver,
+        grid=grid,
+        label=label,
+        guidance=guidance,
+        out=out,
+        exact=exact,
+        batch=batch,
+        metadata=metadata,
+        say=print,
+    )
+
+
+@data.command(name="check")
+def data_check(
+    path: str,
+    *,
+    size: int | None = None,
+    fit: Literal["crop", "pad", "skip"] = "crop",
+    matte: str | None = None,
+    frames: Literal["first", "all"] = "first",
+    allow_rejects: float = 1.0,
+    out: Path | None = None,
+) -> None:
+    """Say what is in a folder or file, what is wrong with it, and what training would do.
+
+    Args:
+        path: as for `langevin train`.
+        size: side of the pictures; chosen from the data.
+        fit: how pictures of another shape are made to fit.
+        matte: a colour to lay under transparent pictures.
+        frames: which frames of animations.
+        allow_rejects: share of unusable files that is let pass here.
+        out: where the contact sheet goes; a new name in this folder where it is not given.
+    """
+    from langevin.recipes.look import look
+
+    look(path, out=out, say=print, size=size, fit=fit, matte=matte, frames=frames, allow_rejects=allow_rejects)
+
+
+@app.command
+def doctor() -> None:
+    """Look at Python, torch, the processor, memory, disk and extras, and say what to do about each."""
+    from langevin.recipes.doctor import diagnose, table
+
+    findings = diagnose()
+    print(table(findings))
+
+
+@app.command
+def check() -> None:
+    """Compare every formula with its closed form on this machine; about half a minute."""
+    from langevin.recipes.check import run_checks, table
+
+    checks = run_checks()
+    print(table(checks))
+    if not all(one.ok for one in checks):
+        raise SystemExit(1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code: 0 ok, 1 bug, 2 usage, 3 data, 4 diverged, 5 memory, 6 disk, 7 refused, 75 pre-empted, 130 interrupted."""
+    debug = DEBUG in arguments
+    arguments = [a for a in arguments if a != DEBUG]
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _tell(str(error), 2)
+    except LangevinError as error:
+        if debug:
+            traceback.print_exc()
+        return _tell(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _tell("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        return _tell("out of memory   help: a smaller --size, or --set batch=16", 5)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return 0
+
+
+def _tell(text: str, code: int) -> int:
+    print(f"error: {' '.join(text.split()) if code == 2 else text}", file=sys.stderr)
+    return code

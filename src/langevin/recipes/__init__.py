@@ -1,0 +1,1 @@
+"""Recipes: whole runs made of the rooms below. `langevin.recipes.train.train` is `langevin train`."""

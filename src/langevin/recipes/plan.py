@@ -1,0 +1,86 @@
+"""From data to a plan: what is chosen where the user says nothing. A function of shape, count, conditions and budget."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from langevin import registry
+from langevin.config import TrainConfig
+from langevin.data.codec.base import Codec
+from langevin.data.dataset import Dataset
+from langevin.diffusion import GaussianDiffusion, NetworkDenoiser, Schedule
+from langevin.diffusion.parametrization import Parametrization
+from langevin.model import Model, modality_of
+from langevin.networks import default_size
+from langevin.networks.base import Network
+
+MEASURED = 4096
+"""So many items are looked at for the standard deviation of the data."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved config, and an untrained model made from it.
+
+    Attributes:
+        config: nothing left open but the budget.
+        model: with the network's first weights.
+    """
+
+    config: TrainConfig
+    model: Model
+
+
+def measured_std(dataset: Dataset, codec: Codec) -> float:
+    """Standard deviation of the training items in model space around 0, over all entries (EDM's sigma_data)."""
+    rows = dataset.train_indices
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MEASURED)).astype(int)]
+    total, count = 0.0, 0
+    for part in np.array_split(rows, max(1, len(rows) // 256)):
+        z = codec.encode(torch.from_numpy(np.ascontiguousarray(dataset.items[part]))).double()
+        total, count = total + z.square().sum().item(), count + z.numel()
+    return float(np.sqrt(total / max(count, 1)))
+
+
+def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """The config with every open choice made from the data."""
+    codec = modality_of(dataset.modality).codec(dataset)
+    changes: dict[str, Any] = {}
+    if config.parametrization is None or config.weight is None:
+        sigma_data = float(f"{max(measured_std(dataset, codec), 0.05):.3g}")
+        karras = {"name": "karras", "sigma_data": sigma_data}
+        changes["parametrization"] = config.parametrization or karras
+        changes["weight"] = config.weight or karras
+    if config.network is None:
+        shape = codec.encode(torch.from_numpy(np.ascontiguousarray(dataset.items[:1]))).shape[1:]
+        name = "mlp" if len(shape) == 1 else "unet"
+        changes["network"] = {"name": name, **default_size(tuple(shape), len(dataset.train_indices))}
+    if config.batch > len(dataset.train_indices):
+        changes["batch"] = max(1, len(dataset.train_indices))
+    return config.model_copy(update=changes)
+
+
+def make(config: TrainConfig, dataset: Dataset) -> Model:
+    """An untrained model of a resolved config; its first weights are a function of the run's seed."""
+    codec = modality_of(dataset.modality).codec(dataset)
+    z = codec.encode(torch.from_numpy(np.ascontiguousarray(dataset.items[:1])))
+    parametrization = registry.build(dict(config.parametrization or {}), Parametrization, foreign=True)
+    conditions = {"label": {"kind": "class", "num": len(dataset.classes)}} if dataset.classes else {}
+    spec = {"conditions": conditions, **(config.network or {})}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = registry.build(spec, Network, foreign=True)
+    schedule = registry.build(dict(config.schedule), Schedule, foreign=True)
+    labels = dataset.columns["label"][dataset.train_indices] if dataset.classes else np.zeros(0, int)
+    weights = np.bincount(labels[labels >= 0], minlength=len(dataset.classes)) if dataset.classes else []
+    return Model(
+        denoiser=NetworkDenoiser(network, GaussianDiffusion(schedule), parametrization),
+        codec=codec,
+        modality=dataset.modality,
+        shape=tuple(z.shape[1:]),
+        classes=dataset.classes,
+        class_weights=tuple(float(w) for w in weights),
+        sampling=dict(config.sampling),
+    )

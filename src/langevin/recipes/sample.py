@@ -1,0 +1,146 @@
+"""`langevin sample`: pictures from a trained model, each with the recipe by which it can be made again."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from langevin import __version__, store
+from langevin.data.png import read_metadata
+from langevin.errors import RefusedError, UsageError
+from langevin.model import Model, load, modality_of
+from langevin.registry import describe
+
+Say = Callable[[str], None]
+_SETTINGS = ("steps", "solver", "grid", "guidance", "exact")
+
+
+def sample(
+    run: Path,
+    n: int,
+    *,
+    seed: int = 0,
+    label: "Sequence[str] | None" = None,
+    out: Path | None = None,
+    metadata: bool = True,
+    say: Say = print,
+    **settings: Any,
+) -> list[Path]:
+    """Draw n samples and write them.
+
+    Args:
+        run: a run or model folder.
+        label: classes by name, taken in turn.
+        out: .png, .npz or a folder; a new name in the working folder where it is not given.
+        metadata: whether each file holds its recipe.
+        settings: of `Model.sample`.
+
+    Returns:
+        the files made.
+    """
+    model = load(run)
+    seeds = range(seed, seed + n)
+    labels = model.labels(seeds, [label[k % len(label)] for k in range(n)] if label else None)
+    target = out or store.free_path(Path("samples.png"))
+    store.refuse_taken(target)
+    batch = settings.pop("batch", 64)
+    recipe = _recipe(model, run, target, settings)
+    items = _draw(model, seeds, labels, recipe, batch)
+    made = _write(model, items, target, _rows(model, recipe, seeds, labels) if metadata else None)
+    what = f"{made[0]}" if len(made) == 1 else f"{len(made)} files in {target}"
+    say(
+        f"made       {what}: {n} samples, {recipe['steps']} steps of {recipe['solver']['name']}, seeds {seed} to {seed + n - 1}"
+    )
+    if metadata and made[0].suffix == ".png":
+        say(f"next       langevin sample --replay {made[0]}    (makes the same again)")
+    return made
+
+
+def replay(picture: Path, run: Path | None = None, *, out: Path | None = None, say: Say = print) -> list[Path]:
+    """Make a picture again from the recipe in it.
+
+    Args:
+        picture: a PNG that `sample` wrote.
+        run: where the model is, if it is not where it was: looked for beside the picture and in runs/.
+
+    Raises:
+        UsageError: no recipe in the picture, or its model is not found. RefusedError: a recipe that is none.
+    """
+    found = read_metadata(picture)
+    rows = found.get("pictures", [found]) if found else []
+    if not rows or not all(isinstance(row, dict) and "langevin" in row for row in rows):
+        raise UsageError("the picture holds no recipe", where=str(picture), help="only files that langevin wrote do")
+    recipe = {k: v for k, v in rows[0].items() if k not in ("seed", "label", "class")}
+    try:
+        model = load(run if run is not None else _find(picture, str(recipe["run"]), str(recipe["model"])))
+        seeds = [int(row["seed"]) for row in rows]
+        labels = np.array([int(row["label"]) for row in rows]) if "label" in rows[0] else None
+        if labels is not None and not all(0 <= c < len(model.classes) for c in labels):
+            raise UsageError("the recipe's labels are not this model's", where=str(picture))
+        if model.digest != recipe["model"]:
+            say("note       this is not the model that made the picture: its sha256 differs")
+        items = _draw(model, seeds, labels, recipe, 64)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UsageError | RefusedError):
+            raise
+        raise RefusedError(f"the recipe in the picture is damaged: {error!r}", where=str(picture)) from error
+    target = out or store.free_path(Path(f"{picture.stem}-replayed{picture.suffix}"))
+    made = _write(model, items, target, rows)
+    say(f"made       {made[0]}")
+    return made
+
+
+def _recipe(model: Model, run: Path, target: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """All that a sample depends on but its seed and label."""
+    chosen = {k: settings.get(k) for k in _SETTINGS}
+    return {
+        "langevin": __version__,
+        "model": model.digest,
+        "run": os.path.relpath(run, target.parent if target.suffix else target),
+        "steps": chosen["steps"] if chosen["steps"] is not None else model.sampling.get("steps", 12),
+        "solver": describe(model.solver(chosen["solver"])),
+        "grid": describe(model.grid(chosen["grid"])),
+        "guidance": chosen["guidance"] if chosen["guidance"] is not None else model.sampling.get("guidance", 1.0),
+        "exact": bool(chosen["exact"]),
+    }
+
+
+def _draw(
+    model: Model, seeds: Sequence[int], labels: np.ndarray | None, recipe: dict[str, Any], batch: int
+) -> np.ndarray:
+    settings = {k: recipe[k] for k in _SETTINGS}
+    for noun in ("solver", "grid"):
+        if ":" in str(settings[noun].get("name")):
+            raise RefusedError(f"the recipe names code outside langevin: {settings[noun]['name']}")
+    chosen = None if labels is None else labels.tolist()
+    return model.sample(
+        seeds=seeds, label=None if chosen is None else [model.classes[c] for c in chosen], batch=batch, **settings
+    )
+
+
+def _rows(
+    model: Model, recipe: dict[str, Any], seeds: Sequence[int], labels: np.ndarray | None
+) -> list[dict[str, Any]]:
+    rows = [{**recipe, "seed": s} for s in seeds]
+    if labels is not None:
+        rows = [{**row, "label": int(c), "class": model.classes[c]} for row, c in zip(rows, labels, strict=True)]
+    return rows
+
+
+def _write(model: Model, items: np.ndarray, target: Path, rows: list[dict[str, Any]] | None) -> list[Path]:
+    return modality_of(model.modality).write(items, target, metadata=rows)
+
+
+def _find(picture: Path, run: str, digest: str) -> Path:
+    """The run that made a picture: where it was then, as seen from the picture, or one of runs/ with the same model."""
+    there = picture.parent / run
+    candidates = [there, Path(run), *sorted(Path("runs").glob("*"))]
+    folders = [folder for folder in candidates if (folder / "model").is_dir() or (folder / "config.json").is_file()]
+    for folder in folders:
+        if load(folder).digest == digest:
+            return folder
+    raise UsageError(
+        "the model that made this picture was not found", where=run, help=f"langevin sample RUN --replay {picture}"
+    )
