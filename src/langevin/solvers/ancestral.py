@@ -3,20 +3,19 @@
 "posterior"   the variance that the denoiser's own posterior implies: beta_tilde where it is a point mass (DDPM's fixed
               small), learned where it is learned (Improved DDPM), exact where var[x0 | x_t] is known
 "small"       beta_tilde always: the variance given x0
-"large"       sigma_ts^2, DDPM's beta: the variance for data of unit variance
+"large"       the variance for data of unit variance: DDPM's beta where alpha^2 + sigma^2 = 1
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.posterior import Gaussian
-from langevin.diffusion.process import GaussianDiffusion
 from langevin.diffusion.shapes import expand_like
 from langevin.rng import Noise
-from langevin.solvers.base import Nothing, Solver
+from langevin.solvers.base import Nothing, Solver, level
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,12 @@ class Ancestral(Solver[Nothing]):
         noise: Noise,
     ) -> tuple[Tensor, Nothing]:
         process, q = denoiser.process, denoiser(x_t, t, cond)
-        if self.variance != "posterior":
+        if self.variance == "small":
             q = Gaussian(q.mean)
+        elif self.variance == "large":
+            alpha, sigma, _ = level(denoiser, t)
+            q = Gaussian(q.mean, expand_like(sigma.square() / (alpha.square() + sigma.square()), x_t))
         step = process.reverse(q, x_t, t, s)
         if process.schedule.sigma(s) == 0:  # the end: the mean, as every DDPM does
             return step.mean, state
-        if self.variance == "large":
-            assert isinstance(process, GaussianDiffusion) and isinstance(step, Gaussian)
-            step = replace(step, var=expand_like(process.step_coefficients(t, s)[1], x_t))
         return step.sample(noise), state
