@@ -79,7 +79,8 @@ class MixtureDenoiser(Denoiser):
         """(B,) P(x_t' <= x_t) at time t, for samples of one entry, x_t (B, 1)."""
         x, t = x_t.to(self.means.dtype), torch.as_tensor(t, dtype=torch.float64)
         centred, spread, _, _ = self._given(x, t, None)
-        return (self.log_weights.exp() * torch.special.ndtr(centred / spread.sqrt()).flatten(1)).sum(1)
+        each = torch.special.ndtr(centred / spread.sqrt()).flatten(1)
+        return torch.mv(each, self.log_weights.exp())
 
     def sample(self, num: int, noise: Noise) -> Tensor:
         """(num, *shape) data in float64."""

@@ -57,7 +57,8 @@ def starts(schedule: Schedule, num: int = 200) -> Tensor:
     """(num, 1) evenly spread quantiles of N(0, sigma^2) at sigma / alpha = 20, float64."""
     t = log_uniform(schedule, 1)[0]
     u = (torch.arange(num, dtype=torch.float64) + 0.5) / num
-    return (schedule.sigma(t) * torch.special.ndtri(u))[:, None]
+    x: Tensor = schedule.sigma(t) * torch.special.ndtri(u)
+    return x[:, None]
 
 
 def flow_map(denoiser: MixtureDenoiser, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:

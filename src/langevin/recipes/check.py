@@ -1,0 +1,168 @@
+"""`langevin check`: the mathematics and every solver, measured on this machine against closed forms."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from langevin.diffusion.schedules import VE, Flow, Tabulated, VPLinear
+from langevin.exact import identities, oracles
+from langevin.recipes import solver_oracles
+from langevin.solvers import Solver
+from langevin.solvers.grids import Karras
+
+Reading = tuple[str, float, float, float]
+"""Name, expected, found, tolerance."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure beside what it must be.
+
+    Attributes:
+        name: what was measured.
+        oracle: where the expected figure comes from.
+        expected, found, tolerance: it is right where |found - expected| <= tolerance.
+        ok: whether it is; never where `found` is not a number.
+        seconds: what measuring it took.
+        error: what went wrong, where there is no figure.
+    """
+
+    name: str
+    oracle: str
+    expected: float
+    found: float
+    tolerance: float
+    ok: bool
+    seconds: float
+    error: str = ""
+
+
+def _identities() -> Iterator[Reading]:
+    every = oracles.schedules()
+    preserving = [s for s in every.values() if abs(s.alpha(_HALF) ** 2 + s.sigma(_HALF) ** 2 - 1) < 1e-9]
+    yield "Tweedie: mean and variance from the score", 0, max(map(identities.tweedie, every.values())), 1e-8
+    trips = (identities.round_trip(p, s) for p in identities.MEANINGS for s in every.values())
+    yield "eps, x0, v, score, flow, Karras and back", 0, max(trips), 1e-12
+    losses = (
+        identities.named_loss(p, s)
+        for p in identities.LOSSES
+        for s in (preserving if type(p).__name__ == "V" else every.values())
+    )
+    yield "each named loss is a weight on the error of x0", 0, max(losses), 1e-12
+    for ratio in (0.01, 0.5, 10.0):
+        loss, variance = identities.karras_variances(VE(), ratio)
+        yield f"Karras, sigma {ratio:g}: loss of a zero network", 1, loss, 1e-12
+        yield f"Karras, sigma {ratio:g}: variance of its target", 1, variance, 1e-12
+    yield "the chain of steps is the closed form", 0, max(map(identities.chain, every.values())), 1e-12
+
+
+_HALF = torch.tensor(0.5, dtype=torch.float64)
+
+
+def _tables() -> Iterator[Reading]:
+    for name, table, low, high, keep in (
+        ("Stable Diffusion", Tabulated.scaled_linear(), 0.029167, 14.614641, 4.660e-3),
+        ("DDPM", Tabulated.linear(), 0.0100005, 157.407281, 4.0358e-5),
+    ):
+        t = torch.tensor([1 / table.T, 1.0], dtype=torch.float64)
+        ratio = torch.exp(-0.5 * table.log_snr(t))
+        yield f"{name}: first sigma / alpha", low, ratio[0].item(), 1e-6
+        yield f"{name}: last sigma / alpha", high, ratio[1].item(), 1e-6
+        yield f"{name}: last alpha^2", keep, table.alpha(t[1]).square().item(), 1e-4 * keep
+    ratios = VE().sigma(Karras()(VE(), 18))
+    for i, expected in ((0, 80.0), (1, 57.586), (2, 40.786), (16, 0.00753), (17, 0.002)):
+        yield f"Karras's grid of 18, sigma {i}", expected, ratios[i].item(), 1e-3 * expected
+    t = torch.linspace(0, 1, 999, dtype=torch.float64)[1:-1]
+    worst = max((s.inverse(s.log_snr(t)) - t).abs().max().item() for s in oracles.schedules().values())
+    yield "every schedule: inverse(log_snr(t)) = t", 0, worst, 1e-10
+
+
+def _likelihood() -> Iterator[Reading]:
+    yield "log density by the probability flow", 0, identities.flow_likelihood(VPLinear()), 1e-6
+    for x, expected in ((-1.0, -0.736128), (0.0, -1.483614), (0.6, -0.359323), (1.5, -2.890573)):
+        yield f"evidence lower bound at {x:g}", expected, identities.elbo(VE(), x), 3e-6
+    yield "that bound on VE and on flow", 0, identities.elbo(VE(), 0.3) - identities.elbo(Flow(), 0.3), 1e-9
+
+
+def _solver(name: str, solver: Solver[Any]) -> Iterator[Reading]:
+    if solver.stochastic:
+        found = solver_oracles.law_order(solver)
+        # an order higher than promised is no mistake
+        yield f"{name}: order of the variance, Gaussian data", solver.order, min(found, solver.order), 0.15
+    else:
+        yield f"{name}: order", solver.order, solver_oracles.order(solver), 0.15
+    if name in solver_oracles.ERRORS_AT_32:
+        error = solver_oracles.ERRORS_AT_32[name]
+        yield f"{name}: error in 32 steps", error, solver_oracles.end_error(solver, 32), 0.02 * error
+    yield f"{name}: VE, VP and flow end alike", 0, solver_oracles.invariance(solver), 1e-12
+    yield f"{name}: t = 1 to 0 on every schedule", 0, solver_oracles.ends(solver), 1e-12
+
+
+def _ancestral(solvers: Mapping[str, Solver[Any]]) -> Iterator[Reading]:
+    for num_steps, expected in solver_oracles.ANCESTRAL_RATIOS.items():
+        for name in ("ancestral(variance=small)", "ddim(eta=1.0)"):
+            if name in solvers:
+                found = solver_oracles.variance_ratio(solvers[name], num_steps)
+                yield f"{name}: variance in {num_steps} steps", expected, found, 5.1e-4
+        if "ancestral" in solvers:
+            found = solver_oracles.variance_ratio(solvers["ancestral"], num_steps)
+            yield f"ancestral, exact posterior variance, {num_steps} steps", 1, found, 1e-9
+
+
+def _groups(solvers: Mapping[str, Solver[Any]]) -> Iterator[tuple[str, str, Callable[[], Iterator[Reading]]]]:
+    yield "identities", "algebra", _identities
+    yield "tables", "published tables", _tables
+    yield "likelihood", "density of a mixture", _likelihood
+    for name, solver in solvers.items():
+        yield (
+            name,
+            "law of Gaussian data" if solver.stochastic else "quantile map of a mixture",
+            partial(_solver, name, solver),
+        )
+    yield "ancestral", "linear recursion on Gaussian data", partial(_ancestral, solvers)
+
+
+def run_checks(solvers: Mapping[str, Solver[Any]] | None = None) -> list[Check]:
+    """Every figure, in float64 on the CPU, in well under a minute.
+
+    Args:
+        solvers: name -> solver to measure; every one in langevin.solvers where not given.
+    """
+    solvers = solver_oracles.registered() if solvers is None else solvers
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # every tensor is small
+    try:
+        return [check for group in _groups(solvers) for check in _measured(*group)]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measured(group: str, oracle: str, readings: Callable[[], Iterator[Reading]]) -> Iterator[Check]:
+    start = time.perf_counter()
+    try:
+        for name, expected, found, tolerance in readings():
+            now = time.perf_counter()
+            ok = math.isfinite(found) and abs(found - expected) <= tolerance
+            yield Check(name, oracle, expected, found, tolerance, ok, now - start)
+            start = now
+    except Exception as error:  # a solver from elsewhere may do anything; the table says so and goes on
+        seconds = time.perf_counter() - start
+        yield Check(group, oracle, math.nan, math.nan, 0.0, False, seconds, f"{type(error).__name__}: {error}")
+
+
+def table(checks: list[Check]) -> str:
+    """The checks as lines of text, the wrong ones marked, and a sentence that sums up."""
+    width = max((len(c.name) for c in checks), default=0)
+    lines = [f"{'':5}  {'':{width}}  {'expected':>12}  {'found':>12}  {'within':>8}  against"]
+    for c in checks:
+        mark = "ok" if c.ok else "WRONG"
+        figures = c.error or f"{c.expected:12.6g}  {c.found:12.6g}  {c.tolerance:8.1g}"
+        lines.append(f"{mark:5}  {c.name:{width}}  {figures}  {c.oracle}")
+    wrong, seconds = sum(not c.ok for c in checks), sum(c.seconds for c in checks)
+    verdict = f"{wrong} of {len(checks)} figures are wrong" if wrong else f"all {len(checks)} figures are right"
+    return "\n".join([*lines, f"{verdict} ({seconds:.1f} s)"])
