@@ -39,7 +39,7 @@ def real_against_generated(real: Items, generated: Items, count: int = 36, seed:
 
 
 def generated_above_nearest(generated: Items, train: Items, count: int = 24, columns: int = 8) -> Image.Image:
-    """The first `count` generated items in rows, each above its nearest training item and the distance to it.
+    """The first `count` generated items in rows, each above its nearest training item with the distance to it.
 
     A sample that differs from its neighbour in nothing but noise has been copied. Distances as in `neighbours.nearest`.
     """
@@ -52,5 +52,5 @@ def generated_above_nearest(generated: Items, train: Items, count: int = 24, col
         blank = [np.full_like(made[0], 255)] * (columns - len(made[row]))
         tiles += [*made[row], *blank, *known[row], *blank]
         captions += ["generated"] * len(made[row]) + [""] * len(blank)
-        captions += [f"real, {d:.3g} away" for d in distance[row]] + [""] * len(blank)
+        captions += [f"real, {d:.3g}" for d in distance[row]] + [""] * len(blank)
     return grid(np.stack(tiles), columns, captions=captions)

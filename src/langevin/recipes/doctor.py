@@ -17,9 +17,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from rich.table import Table
-from rich.text import Text
-
 from langevin.data.cache import root as cache_root
 from langevin.recipes.machine import Memory, cores, memory
 
@@ -202,20 +199,8 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def as_table(findings: Sequence[Finding]) -> Table:
-    """For a terminal: advice stands under what was found, so that a narrow one has room."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    style = {"ok": "green", "warn": "yellow", "bad": "red"}
-    for f in findings:
-        found = Text(f.value)
-        if f.advice:
-            found.append(f"\n-> {f.advice}", "dim" if f.state == "ok" else "bold")
-        table.add_row(Text(f.state, style[f.state]), Text(f.what), found)
-    return table
-
-
-def as_text(findings: Sequence[Finding]) -> str:
-    """For a pipe or a log: one finding a line, its advice on the next."""
+def table(findings: Sequence[Finding]) -> str:
+    """The findings as plain text, one a line, its advice on the next."""
     width = max((len(f.what) for f in findings), default=0)
     lines = []
     for f in findings:
