@@ -92,5 +92,5 @@ def test_a_description_cannot_name_foreign_code() -> None:
         build({"name": "os:system"}, Schedule)
     with pytest.raises(UsageError, match="outside langevin"):
         build({"name": "shifted", "base": {"name": "os:system"}}, Schedule)
-    with pytest.raises(UsageError, match="no setting `sigma_mx`.*`sigma_max`"):
+    with pytest.raises(UsageError, match=r"no setting `sigma_mx`.*`sigma_max`"):
         build({"name": "ve", "sigma_mx": 3.0}, Schedule)

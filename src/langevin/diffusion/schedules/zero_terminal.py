@@ -44,7 +44,8 @@ class ZeroTerminal(Schedule):
         last = self._last.to(log_snr.device, log_snr.dtype)
         short = sigma2 / (1 + torch.sqrt(alpha2)) * (1 - last)  # 1 - alpha of the base
         alpha = torch.sqrt(alpha2) * (1 - last) + last
-        return self.base.inverse(2 * alpha.log() - torch.log(short * (2 - short)))
+        time = self.base.inverse(2 * alpha.log() - torch.log(short * (2 - short)))
+        return torch.where(alpha2 > 0, time, torch.ones_like(time))
 
 
 def zero_terminal(schedule: Schedule) -> Schedule:
