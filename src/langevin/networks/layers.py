@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Tokens = tuple[Tensor, Tensor] | None  # (B, L, features) and which of them count, (B, L)
 CONV = (None, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CONV_TRANSPOSE = (None, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -46,7 +47,7 @@ class Residual(nn.Module):
         self.out = zero(CONV[dims](out, out, 3, padding=1))
         self.straight = CONV[dims](width, out, 1) if width != out else nn.Identity()
 
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+    def forward(self, x: Tensor, e: Tensor, sequence: Tokens = None) -> Tensor:
         h = F.silu(self.norm(x.movedim(1, -1)), inplace=True).movedim(-1, 1)
         h = self.conv(h).movedim(1, -1)
         scale, shift = self.modulation(e).view(len(e), *[1] * (h.dim() - 2), -1).chunk(2, -1)
@@ -57,17 +58,17 @@ class Residual(nn.Module):
 class Attention(nn.Module):
     """x + attention of every pixel to every pixel of its sample, and to the tokens (B, L, features) if any."""
 
-    def __init__(self, width: int, head: int, features: int, tokens: bool) -> None:
+    def __init__(self, dims: int, width: int, head: int, features: int, tokens: bool) -> None:
         super().__init__()
         self.heads = max(1, width // head)
         self.norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = CONV[dims](width, 3 * width, 1)
         self.tokens = nn.Linear(features, 2 * width) if tokens else None
-        self.out = zero(nn.Linear(width, width))
+        self.out = zero(CONV[dims](width, width, 1))
 
-    def forward(self, x: Tensor, sequence: tuple[Tensor, Tensor] | None) -> Tensor:
-        h = x.movedim(1, -1)
-        q, k, v = self.qkv(self.norm(h.flatten(1, -2))).chunk(3, -1)
+    def forward(self, x: Tensor, e: Tensor, sequence: Tokens = None) -> Tensor:
+        h = self.qkv(self.norm(x.movedim(1, -1)).movedim(-1, 1))
+        q, k, v = h.flatten(2).transpose(1, 2).chunk(3, -1)
         mask = None
         if self.tokens is not None and sequence is not None:
             more, counts = sequence
@@ -75,4 +76,4 @@ class Attention(nn.Module):
             mask = F.pad(counts, (q.shape[1], 0), value=True)[:, None, None]
         q, k, v = (u.unflatten(-1, (self.heads, -1)).transpose(1, 2) for u in (q, k, v))
         a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-        return x + self.out(a).view_as(h).movedim(-1, 1)
+        return x + self.out(a.transpose(1, 2).unflatten(2, x.shape[2:]))

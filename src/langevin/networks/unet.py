@@ -7,6 +7,7 @@ arXiv:1505.04597; Dhariwal and Nichol 2021, arXiv:2105.05233, appendix A).
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, cat, nn
@@ -27,8 +28,9 @@ class UNet(Network):
         patch: pixels to a side that the first convolution makes one; sizes that are no multiple are filled with zeros
             at the end, and the output is cropped. Level i works at 1 / (patch * 2**i) of the resolution, rounded up.
         widths: channels of each level, the finest first.
-        blocks: residual blocks on each level's way down, and as many on its way up.
-        attention: levels, by index, that attend after each block.
+        blocks: residual blocks of each level on the way down, and as many on the way up.
+        attention: levels, by index, that attend: after their blocks on the way down, and on the way up too except for
+            the lowest, where down meets up.
         head: channels of an attention head.
         features: width of the embedding of noise level and conditions.
         conditions: name -> setting, see `Conditions`.
@@ -77,24 +79,24 @@ class UNet(Network):
         self.conditions = Conditions(conditions or {}, features)
         tokens = bool(self.conditions.tokens)
 
-        def attend(i: int) -> nn.Module | None:
-            return Attention(widths[i], head, features, tokens) if i in attention else None
+        def chain(level: int, first: int) -> list[nn.Module]:
+            w = widths[level]
+            attend = [Attention(dims, w, head, features, tokens)] if level in attention else []
+            return [Residual(dims, n, w, features) for n in [first] + [w] * (blocks - 1)] + attend
 
-        def level(i: int, first: int, skip: int) -> nn.ModuleList:
-            """Pairs of a residual block and its attention; `first` channels enter, `skip` more at every block."""
-            enter = [first] + [widths[i]] * (blocks - 1)
-            residuals = (Residual(dims, w + skip, widths[i], features) for w in enter)
-            return nn.ModuleList(nn.ModuleList([r, attend(i)] if i in attention else [r]) for r in residuals)
-
-        top = len(widths) - 1
-        strides = {"kernel_size": 3 * patch, "stride": patch, "padding": patch}  # unshuffle, then 3x3
-        self.enter = CONV[dims](channels + self.conditions.extra_channels, widths[0], **strides)
-        self.down = nn.ModuleList(level(i, widths[i], 0) for i in range(top + 1))
-        self.shrink = nn.ModuleList(CONV[dims](widths[i], widths[i + 1], 2, stride=2) for i in range(top))
-        self.up = nn.ModuleList(level(i, widths[i], widths[i]) for i in range(top + 1))
-        self.grow = nn.ModuleList(CONV_TRANSPOSE[dims](widths[i + 1], widths[i], 2, stride=2) for i in range(top))
+        steps = list(pairwise(widths))
+        bottom = len(steps)
+        ends = {"kernel_size": 3 * patch, "stride": patch, "padding": patch}  # unshuffle, then 3x3
+        self.enter = CONV[dims](channels + self.conditions.extra_channels, widths[0], **ends)
+        self.down = nn.ModuleList(nn.ModuleList(chain(i, fine)) for i, (fine, _) in enumerate(steps))
+        self.shrink = nn.ModuleList(CONV[dims](fine, coarse, 2, stride=2) for fine, coarse in steps)
+        self.bottom = nn.ModuleList(
+            chain(bottom, widths[-1]) + [Residual(dims, widths[-1], widths[-1], features) for _ in range(blocks)]
+        )
+        self.grow = nn.ModuleList(CONV_TRANSPOSE[dims](coarse, fine, 2, stride=2) for fine, coarse in steps)
+        self.up = nn.ModuleList(nn.ModuleList(chain(i, 2 * fine)) for i, (fine, _) in enumerate(steps))
         self.norm = nn.LayerNorm(widths[0])
-        self.leave = zero(CONV_TRANSPOSE[dims](widths[0], out_channels, **strides))
+        self.leave = zero(CONV_TRANSPOSE[dims](widths[0], out_channels, **ends))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """See `Network.forward`. x: (B, channels, *spatial), as many spatial axes as `dims`."""
@@ -102,26 +104,19 @@ class UNet(Network):
             raise UsageError(f"the network wants (batch, channels, {self.dims} spatial axes), not {tuple(x.shape)}")
         self.conditions.check(cond)
         e, sequence = self.conditions.embed(c_noise, cond), self.conditions.sequence(c_noise, cond)
-
-        def through(level: nn.ModuleList, h: Tensor, skips: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-            passed = []
-            for block, *attention in level:
-                h = block(cat([h, skips.pop()], 1) if skips else h, e)
-                for a in attention:
-                    h = a(h, sequence)
-                passed.append(h)
-            return h, passed
-
         h = channels_last(self.enter(even(self.conditions.beside(x, cond), self.patch)))
         skips = []
-        for i, level in enumerate(self.down):
-            h, passed = through(level, h)
-            skips.append(passed)
-            if i < len(self.shrink):
-                h = self.shrink[i](even(h))
-        for i in reversed(range(len(self.up))):
-            if i < len(self.grow):
-                h = crop(self.grow[i](h), skips[i][-1].shape[2:])
-            h, _ = through(self.up[i], h, skips[i])
+        for level, shrink in zip(self.down, self.shrink, strict=True):
+            for layer in level:
+                h = layer(h, e, sequence)
+            skips.append(h)
+            h = shrink(even(h))
+        for layer in self.bottom:
+            h = layer(h, e, sequence)
+        for level, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
+            skip = skips.pop()
+            h = cat([crop(grow(h), skip.shape[2:]), skip], 1)
+            for layer in level:
+                h = layer(h, e, sequence)
         h = nn.functional.silu(self.norm(h.movedim(1, -1))).movedim(-1, 1)
         return crop(self.leave(h), x.shape[2:])
