@@ -21,9 +21,7 @@ class ClassifierFree(Denoiser):
         interval: (low, high) of sigma / alpha inside which guidance acts; outside, the plain conditional denoiser.
     """
 
-    def __init__(
-        self, denoiser: Denoiser, scale: float, interval: tuple[float, float] = (0.0, float("inf"))
-    ) -> None:
+    def __init__(self, denoiser: Denoiser, scale: float, interval: tuple[float, float] = (0.0, float("inf"))) -> None:
         super().__init__()
         self.denoiser, self.scale, self.interval = denoiser, float(scale), interval
         self.process = denoiser.process

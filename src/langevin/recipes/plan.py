@@ -39,7 +39,7 @@ def measured_std(dataset: Dataset, codec: Codec) -> float:
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MEASURED)).astype(int)]
     total, count = 0.0, 0
     for part in np.array_split(rows, max(1, len(rows) // 256)):
-        z = codec.encode(torch.from_numpy(np.ascontiguousarray(dataset.items[part]))).double()
+        z = codec.encode(torch.from_numpy(np.array(dataset.items[part]))).double()
         total, count = total + z.square().sum().item(), count + z.numel()
     return float(np.sqrt(total / max(count, 1)))
 
@@ -54,7 +54,7 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         changes["parametrization"] = config.parametrization or karras
         changes["weight"] = config.weight or karras
     if config.network is None:
-        shape = codec.encode(torch.from_numpy(np.ascontiguousarray(dataset.items[:1]))).shape[1:]
+        shape = codec.encode(torch.from_numpy(np.array(dataset.items[:1]))).shape[1:]
         name = "mlp" if len(shape) == 1 else "unet"
         changes["network"] = {"name": name, **default_size(tuple(shape), len(dataset.train_indices))}
     if config.batch > len(dataset.train_indices):
@@ -65,7 +65,7 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
 def make(config: TrainConfig, dataset: Dataset) -> Model:
     """An untrained model of a resolved config; its first weights are a function of the run's seed."""
     codec = modality_of(dataset.modality).codec(dataset)
-    z = codec.encode(torch.from_numpy(np.ascontiguousarray(dataset.items[:1])))
+    z = codec.encode(torch.from_numpy(np.array(dataset.items[:1])))
     parametrization = registry.build(dict(config.parametrization or {}), Parametrization, foreign=True)
     conditions = {"label": {"kind": "class", "num": len(dataset.classes)}} if dataset.classes else {}
     spec = {"conditions": conditions, **(config.network or {})}

@@ -49,7 +49,7 @@ class Feed:
 
     def items(self, rows: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         """Items and conditions as they are; a missing label is the index one past the last."""
-        raw = torch.from_numpy(np.ascontiguousarray(self.dataset.items[rows])).to(self.device)
+        raw = torch.from_numpy(np.array(self.dataset.items[rows])).to(self.device)
         cond = {}
         if self.dataset.classes:
             label = torch.from_numpy(self.dataset.columns["label"][rows].astype(np.int64)).to(self.device)

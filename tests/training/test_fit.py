@@ -1,0 +1,175 @@
+"""The loop: same run, same bits; stopped anywhere and resumed, same bits; and it learns what can be known exactly."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from tests.models import digits_like
+
+from langevin import data
+from langevin.config import parse
+from langevin.errors import DivergedError, RefusedError
+from langevin.evaluation.noise_levels import held_out_loss
+from langevin.recipes import plan
+from langevin.rng import SampleNoise
+from langevin.training import TrainState, checkpoint, fit
+from langevin.training.feed import Feed
+from langevin.training.loop import _gradient, learning_rate
+
+TINY = {"name": "unet", "channels": 1, "dims": 2, "patch": 1, "widths": [8, 8], "attention": []}
+
+
+def _config(path, **changes):
+    base = {"data": {"path": str(path)}, "steps": 40, "batch": 12, "network": TINY, "ema": [0.05, 0.1]}
+    return parse({**base, **changes})
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    path = tmp_path_factory.mktemp("set") / "set.npz"
+    images, labels = digits_like(130)
+    np.savez(path, images=images, labels=labels)
+    return path
+
+
+class Run:
+    """A run in memory, as a recipe makes it."""
+
+    def __init__(self, path, folder, **changes) -> None:
+        self.folder = folder
+        self.dataset = data.open(path)
+        self.config = plan.resolve(_config(path, **changes), self.dataset)
+        self.model = plan.make(self.config, self.dataset)
+        self.state = TrainState.start(self.model.denoiser.network, self.config)
+        d, c = self.dataset, self.config
+        self.feed = Feed(d, self.model.codec, d.train_indices, c.seed, c.batch, drop=c.dropout)
+        self.rows = []
+
+    def go(self, until: int) -> "Run":
+        for metrics in fit(self.model.denoiser, self.feed, self.config, self.state):
+            self.rows.append(dataclasses.replace(metrics, elapsed=0.0))
+            if metrics.step >= until:
+                break
+        return self
+
+    def bits(self) -> dict[str, torch.Tensor]:
+        return {**self.state.tensors(), **{f"raw.{k}": v for k, v in self.state.network.state_dict().items()}}
+
+    def save(self):
+        return checkpoint.save(self.folder, self.model, self.state)
+
+
+def _same(a: Run, b: Run) -> None:
+    left, right = a.bits(), b.bits()
+    assert left.keys() == right.keys()
+    assert [k for k in left if not torch.equal(left[k], right[k])] == []
+    assert a.rows == b.rows
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"micro_batch": 5, "times": {"name": "loss_aware", "bins": 4, "warm": 2}}, {"uncertainty": True}]
+)
+def test_stopped_anywhere_and_resumed_gives_the_same_bits(pictures, tmp_path, changes):
+    whole = Run(pictures, tmp_path / "whole", **changes).go(40)
+    _same(whole, Run(pictures, tmp_path / "again", **changes).go(40))
+    rows, folder = [], tmp_path / "parts"
+    for until in (7, 23, 40):  # mid-epoch: an epoch is about ten steps
+        part = Run(pictures, folder, **changes)
+        if newest := checkpoint.newest(folder, print):
+            checkpoint.restore(newest, part.model, part.state)
+        part.go(until)
+        part.save()
+        rows += part.rows
+    part.rows = rows
+    _same(whole, part)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(pictures, tmp_path):
+    run = Run(pictures, tmp_path / "r").go(5)
+    first = run.save()
+    run.go(9)
+    second = run.save()
+    body = bytearray((second / "training.safetensors").read_bytes())
+    body[-1] ^= 1
+    (second / "training.safetensors").write_bytes(body)
+    said = []
+    assert checkpoint.newest(run.folder, said.append) == first
+    assert "training.safetensors" in said[0]
+    run.go(12)
+    run.save()
+    run.go(14)
+    run.save()
+    assert [f.name[-2:] for f in checkpoint.folders(run.folder)] == ["14", "12"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(pictures, tmp_path):
+    saved = Run(pictures, tmp_path / "r").go(2).save()
+    other = Run(pictures, tmp_path / "o", network={**TINY, "widths": [8, 16]})
+    with pytest.raises(RefusedError, match="do not fit"):
+        checkpoint.restore(saved, other.model, other.state)
+
+
+def test_micro_batches_add_up_to_the_gradient_of_the_batch(pictures, tmp_path):
+    grads = []
+    for size in (None, 5):
+        run = Run(pictures, tmp_path / str(size), micro_batch=size)
+        with torch.no_grad():  # the first output is exactly zero: wake it up
+            for p in run.state.network.parameters():
+                p.add_(0.05 * torch.sin(torch.arange(p.numel(), dtype=torch.float32)).view_as(p))
+        from langevin.diffusion.weights import Weight
+        from langevin.registry import build
+
+        _gradient(run.model.denoiser, run.feed, run.config, run.state, build(dict(run.config.weight), Weight))
+        grads.append(torch.cat([p.grad.flatten() for p in run.state.network.parameters()]))
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-6)
+
+
+def test_the_learning_rate_warms_up_and_reaches_zero():
+    settings = _config("x").optimizer
+    assert learning_rate(settings.warmup / 2, settings) == pytest.approx(settings.lr / 2, rel=1e-3)
+    assert learning_rate(0.5, settings) == pytest.approx(settings.lr / 2)
+    assert learning_rate(1.0, settings) == pytest.approx(0, abs=1e-12)
+
+
+def test_an_untrained_network_has_held_out_loss_one_and_training_lowers_it(pictures, tmp_path):
+    """With Karras's weight and measured sigma_data, loss 1 is what a network that says nothing gets."""
+    run = Run(pictures, tmp_path / "r", steps=150)
+    from langevin.diffusion.weights import Weight
+    from langevin.registry import build
+
+    weight = build(dict(run.config.weight), Weight)
+    x0, cond = run.feed.items(run.dataset.train_indices)
+    before = held_out_loss(run.model.denoiser, x0, cond, run.state.law, weight, levels=16)
+    assert before.mean == pytest.approx(1.0, abs=0.05)
+    assert before.ratios == tuple(sorted(before.ratios))
+    run.go(150)
+    x0, cond = run.feed.items(run.dataset.held_out_indices)
+    after = held_out_loss(run.model.denoiser.eval(), x0, cond, run.state.law, weight, levels=16)
+    assert after.mean < 0.6
+
+
+def test_numbers_that_are_not_finite_are_skipped_and_end_the_run_if_they_go_on(pictures, tmp_path):
+    run = Run(pictures, tmp_path / "r").go(3)
+    kept = run.bits()
+    with torch.no_grad():
+        run.state.network.state_dict()[next(iter(run.state.network.state_dict()))].fill_(math.nan)
+    with pytest.raises(DivergedError) as caught:
+        run.go(40)
+    assert caught.value.exit_code == 4
+    for name, value in run.state.tensors().items():
+        if name.startswith(("ema", "optimizer")):
+            assert torch.equal(value, kept[name])
+
+
+def test_noise_and_dropped_labels_do_not_depend_on_the_batch_they_come_in(pictures, tmp_path):
+    run = Run(pictures, tmp_path / "r")
+    keys = run.feed.noise(3).keys
+    assert len(set(keys)) == 12
+    x = torch.empty(12, 1, 8, 8)
+    halves = torch.cat([SampleNoise(keys[:5])(x[:5]), SampleNoise(keys[5:])(x[5:])])
+    assert torch.equal(run.feed.noise(3)(x), halves)
+    labels = torch.stack([run.feed.data(step)[1]["label"] for step in range(400)])
+    dropped = (labels == len(run.dataset.classes)).double().mean().item()
+    assert dropped == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / labels.numel()))
