@@ -1,0 +1,94 @@
+"""Samples on disk can be made again from what is written in them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.models import small_model
+
+from langevin.data.png import encoded, read_metadata
+from langevin.errors import RefusedError, UsageError
+from langevin.recipes.sample import replay, sample
+
+
+@pytest.fixture
+def run(in_tmp) -> Path:
+    small_model().save(in_tmp / "runs/small-1/model")
+    return Path("runs/small-1")
+
+
+def _quiet(_: str) -> None:
+    pass
+
+
+def _pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"solver": "ancestral", "steps": 3, "label": ["dog", "cat"], "guidance": 2.0}]
+)
+def test_replay_gives_the_same_picture(run, settings):
+    (made,) = sample(run, 5, seed=7, out=Path("out/grid.png"), say=_quiet, **settings)
+    (again,) = replay(made, out=Path("again.png"), say=_quiet)
+    assert np.array_equal(_pixels(made), _pixels(again))
+    rows = read_metadata(made)["pictures"]
+    assert [row["seed"] for row in rows] == [7, 8, 9, 10, 11]
+    if "label" in settings:
+        assert [row["class"] for row in rows] == ["dog", "cat", "dog", "cat", "dog"]
+
+
+def test_one_of_a_folder_is_replayed_alone(run):
+    made = sample(run, 3, seed=1, out=Path("folder"), exact=True, say=_quiet)
+    assert [p.name for p in made] == ["00000.png", "00001.png", "00002.png"]
+    (again,) = replay(made[2], out=Path("again.png"), say=_quiet)
+    assert np.array_equal(_pixels(made[2]), _pixels(again))
+
+
+def test_npz_holds_the_arrays_and_labels(run):
+    (made,) = sample(run, 4, seed=2, label=["3"], out=Path("s.npz"), say=_quiet)
+    found = np.load(made)
+    assert found["images"].shape == (4, 8, 8, 1)
+    assert found["labels"].tolist() == [2, 2, 2, 2]
+
+
+def test_a_moved_run_is_found_by_its_weights_and_no_absolute_path_is_written(run, in_tmp):
+    (made,) = sample(run.absolute(), 2, out=Path("g.png"), say=_quiet)
+    assert str(in_tmp) not in json.dumps(read_metadata(made))
+    Path("runs/small-1").rename("runs/renamed-1")
+    (again,) = replay(made, out=Path("again.png"), say=_quiet)
+    assert np.array_equal(_pixels(made), _pixels(again))
+    shutil.rmtree("runs/renamed-1")
+    with pytest.raises(UsageError, match="not found"):
+        replay(made, out=Path("third.png"), say=_quiet)
+
+
+def test_nothing_is_overwritten_and_new_names_count_up(run):
+    first, second = (sample(run, 1, say=_quiet)[0] for _ in range(2))
+    assert (first.name, second.name) == ("samples-1.png", "samples-2.png")
+    with pytest.raises(UsageError, match="something already"):
+        sample(run, 1, out=first, say=_quiet)
+
+
+def test_pictures_without_or_with_hostile_recipes_are_refused(run):
+    (made,) = sample(run, 1, out=Path("plain.png"), metadata=False, say=_quiet)
+    with pytest.raises(UsageError, match="no recipe"):
+        replay(made, say=_quiet)
+    (good,) = sample(run, 1, out=Path("good.png"), say=_quiet)
+    recipe = read_metadata(good)
+    for k, change in enumerate(
+        [
+            {"solver": {"name": "os:system"}},
+            {"seed": "x"},
+            {"label": 99},
+            {"grid": 4},
+            {"steps": 10**7},
+        ]
+    ):
+        bad = Path(f"bad-{k}.png")
+        bad.write_bytes(encoded(np.zeros((8, 8, 1), np.uint8), {**recipe, **change}))
+        with pytest.raises((RefusedError, UsageError)):
+            replay(bad, say=_quiet)
