@@ -26,6 +26,7 @@ import numpy as np
 from langevin.errors import DiskError
 
 FORMAT = 1
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR, errno.EIO}
 ROW = np.dtype([("digest", "u1", 32), ("source", "<i8"), ("frame", "<i4")])
 CHECKED_IN_FULL = 1 << 28  # bytes of items up to which each one's sha256 is compared when an entry is opened
 _SETTLED = 2_000_000_000  # ns; a file changed less than this before it was hashed may change again unseen
@@ -53,7 +54,7 @@ def disk_errors(where: Path, need: int = 0) -> Iterator[None]:
     except DiskError:
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG):
+        if error.errno not in _REFUSALS:
             raise
         wanted = f", {need / 1e6:,.1f} MB are needed" if need else ""
         raise DiskError(

@@ -2,7 +2,7 @@
 
 A picture's thumbnail is 12 x 12 in up to four channels. Its hash has a bit for each of 8 x 8 neighbours to the right:
 set where the light falls by more than a little of the picture's own contrast (dHash). Pictures whose hashes differ in
-at most six bits, and whose thumbnails differ by at most a tenth of their contrast (root mean square), look alike.
+at most six bits, and whose thumbnails differ by at most 8 % of their contrast (root mean square), look alike.
 Candidates are the neighbours in the order of the hash, and of the hash turned by 16, 32 and 48 bits: two hashes that
 differ in up to three bits agree in one of these 16-bit bands, and the work stays in proportion to the number of pictures.
 """
@@ -15,7 +15,7 @@ MOST = 100_000  # pictures up to which look-alikes are searched for
 _SIDE = 12
 _NEIGHBOURS = 16
 _BITS = 6
-_APART = 0.1
+_APART = 0.08
 
 
 def thumbnails(items: np.ndarray, *, alpha: bool) -> np.ndarray:

@@ -59,8 +59,8 @@ def chosen(sizes: Counter[tuple[int, int]], options: Options) -> tuple[tuple[int
     if options.fit == "skip" or count >= 0.9 * total or (count >= 0.5 * total and max(usual) <= LARGEST_UNASKED):
         return usual, [f"size {usual[1]}x{usual[0]}: {count:,} of {total:,} pictures have it already"]
     short = median_low(sorted(min(size) for size, n in sizes.items() for _ in range(n)))
-    side = min(LARGEST_UNASKED, max(8, round(short / 8) * 8))
-    why = f"the short sides' median is {short}" + (f", at most {LARGEST_UNASKED} unasked" if side < short - 4 else "")
+    side = min(LARGEST_UNASKED, max(8, short // 8 * 8))
+    why = f"the short sides' median is {short}" + (f", at most {LARGEST_UNASKED} unasked" if short >= side + 8 else "")
     return (side, side), [f"size {side}x{side} was chosen: the pictures differ in size, {why}; `size` sets another"]
 
 

@@ -7,7 +7,6 @@ transparency, 16 bits where one has); then they are decoded to it. Arrays are co
 import hashlib
 import json
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,8 +52,7 @@ def gather(source: Source, options: Options, root: Path | None, progress: Progre
     folder = root / "pictures" / hashlib.sha256(wanted.encode()).hexdigest()[:40]
     if (entry := cache.load(folder)) is not None:
         return entry
-    with cache.being_made(folder) as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a decoder grumbles about is either a reject or harmless
+    with cache.being_made(folder) as scratch:
         fill = _from_pictures if isinstance(source.pictures, Encoded) else _from_blocks
         with cache.disk_errors(folder):
             fill(source, options, scratch, progress or (lambda done, total: None))
@@ -68,7 +66,9 @@ class _Writer:
 
     def __init__(self, scratch: Path, layout: Layout) -> None:
         self.layout, self.scratch = layout, scratch
-        self._file = (scratch / "items.bin").open("wb")
+        self.each = int(np.prod(layout.shape)) * np.dtype(layout.dtype).itemsize
+        self._path = scratch / "items.bin"
+        self._path.touch()
         self._rows: list[np.ndarray] = []
         self._thumbs: list[np.ndarray] = []
         self._sums: list[np.ndarray] = []
@@ -79,7 +79,7 @@ class _Writer:
         items = np.ascontiguousarray(items)
         assert items.shape[1:] == self.layout.shape
         assert items.dtype == self.layout.dtype
-        for start in range(0, len(items), step := max(1, (4 << 20) // items[:1].nbytes) if len(items) else 1):
+        for start in range(0, len(items), step := max(1, (4 << 20) // self.each)):
             run = slice(start, start + step)
             self._append(items[run], sources[run], frames[run])
 
@@ -92,13 +92,13 @@ class _Writer:
             self._thumbs.append(duplicates.thumbnails(items, alpha=self.layout.alpha))
         values = items.reshape(-1, items.shape[-1]).astype(np.float64)
         self._sums.append(np.stack([values.min(0), values.max(0), values.sum(0), np.square(values).sum(0)]))
-        self._file.write(items.data)
+        with self._path.open("ab") as file:
+            file.write(items.data)
         self.count += len(items)
 
     def without_alpha(self, channels: int) -> "_Writer":
         """A writer that holds the same items with their first 1 or 3 channels alone."""
-        self._file.close()
-        wide = (self.scratch / "items.bin").rename(self.scratch / "wide.bin")
+        wide = self._path.rename(self.scratch / "wide.bin")
         writer = _Writer(self.scratch, replace(self.layout, channels=channels, alpha=False))
         rows = np.concatenate(self._rows)
         items = np.memmap(wide, self.layout.dtype, "r", shape=(len(rows), *self.layout.shape))
@@ -109,7 +109,6 @@ class _Writer:
         return writer
 
     def close(self, **facts: Any) -> None:
-        self._file.close()
         layout, shape = self.layout, self.layout.shape
         rows = np.concatenate([np.zeros(0, cache.ROW), *self._rows])
         facts |= {"shape": list(shape), "dtype": layout.dtype, "alpha": layout.alpha}
@@ -161,12 +160,17 @@ def _from_pictures(source: Source, options: Options, scratch: Path, progress: Pr
     wanted = (i for i in range(len(headers)) if i not in rejects)
     with ThreadPoolExecutor(_WORKERS) as pool:
         while run := list(islice(wanted, max(2, min(256, (32 << 20) // each)))):
+            items, sources, frames = [], [], []
             for i, got in zip(run, pool.map(decoded, run), strict=True):
                 if isinstance(got, Unusable):
                     rejects[i] = got
                     continue
                 transparent += layout.alpha and any((item[..., 3] < _top(dtype)).any() for item in got)
-                writer.append(np.stack(got), [i] * len(got), range(len(got)))
+                items += got
+                sources += [i] * len(got)
+                frames += range(len(got))
+            if items:
+                writer.append(np.stack(items), sources, frames)
             progress(len(headers) + run[-1] + 1, total)
     kept = [h for i, h in enumerate(headers) if isinstance(h, Header) and i not in rejects]
     if layout.alpha and not transparent:

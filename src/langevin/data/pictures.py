@@ -70,7 +70,7 @@ def header(data: bytes) -> Header:
             colour = im.mode in ("P", "PA") and not _grey_palette(im)
         dtype = "float32" if im.mode == "F" else "uint16" if _deep(im) or im.mode.startswith("I") else "uint8"
         turn = _orientation(im)
-        width, height = im.size if turn < 5 else im.size[::-1]
+        width, height = im.size if turn < 5 or im.format == "TIFF" else im.size[::-1]  # TIFF: swapped already
         return Header(height, width, colour, alpha, dtype, frames, turn > 1, im.mode)
 
 
@@ -95,9 +95,7 @@ def decode(data: bytes, *, every_frame: bool = False, at_least: int | None = Non
         except Unusable:
             raise
         except _BROKEN as error:
-            message = str(error)
-            cut = isinstance(error, EOFError) or re.search("truncated|unexpected end|not enough|broken data", message)
-            raise Unusable("TRUNCATED" if cut else "BROKEN", message or type(error).__name__) from None
+            raise _damage(error) from None
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -109,13 +107,19 @@ def _opened(data: bytes) -> Image.Image:
         raise Unusable("TOO_MANY_PIXELS", str(error).partition(",")[0]) from None
     except _BROKEN as error:
         if data.startswith(_SIGNATURES) and not data.startswith(b"BM"):
-            raise Unusable("BROKEN", f"starts like a picture but cannot be read: {_shown(data)}") from None
+            raise _damage(error) from None
         raise Unusable("NOT_AN_IMAGE", f"starts with {_shown(data)}") from error
     if im.width * im.height > MAX_PIXELS:
         raise Unusable(
             "TOO_MANY_PIXELS", f"{im.width} x {im.height}; at most {MAX_PIXELS // 10**6} million are decoded"
         )
     return im
+
+
+def _damage(error: BaseException) -> Unusable:
+    message = str(error).partition("<_io.")[0].strip() or type(error).__name__
+    cut = isinstance(error, EOFError) or re.search("truncated|unexpected end|not enough|broken data", message, re.I)
+    return Unusable("TRUNCATED" if cut else "BROKEN", message)
 
 
 def _shown(data: bytes) -> str:
@@ -185,8 +189,15 @@ def _pixels(im: Image.Image) -> np.ndarray:
 
 
 def _grey_palette(im: Image.Image) -> bool:
-    palette = np.array(im.getpalette() or [0, 0, 0]).reshape(-1, 3)
-    return bool((palette == palette[:, :1]).all())
+    """Whether all colours of the palette are grey; does not decode the picture."""
+    stored, order = (
+        (b"", "RGB")
+        if im.palette is None
+        else (im.palette.palette, (im.palette.rawmode or im.palette.mode).split(";")[0])
+    )
+    colours = np.frombuffer(bytes(stored), np.uint8)
+    colours = colours[: len(colours) // len(order) * len(order)].reshape(-1, len(order))[:, :3]
+    return bool((colours == colours[:, :1]).all())
 
 
 def _orientation(im: Image.Image) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,15 +50,17 @@ class Image(Modality):
     ) -> Dataset:
         options, path = Options.of(size, matte, fit, frames), Path(path)
         root: Path | None = caches.root(cache)
-        if is_digits(path):
-            source, root = digits(), None
-        elif is_idx(path):
-            source = idx(path, root)
-        elif path.is_dir():
-            source = folder(path, root, progress)
-        else:
-            source = {".npy": npy, ".npz": npz, ".zip": zipped}[path.suffix.lower()](path, root)
-        return dataset_of(source, options, allow_rejects=allow_rejects, root=root, progress=progress)
+        # what a decoder grumbles about is either a reject or harmless
+        with warnings.catch_warnings(action="ignore"):
+            if is_digits(path):
+                source, root = digits(), None
+            elif is_idx(path):
+                source = idx(path, root)
+            elif path.is_dir():
+                source = folder(path, root, progress)
+            else:
+                source = {".npy": npy, ".npz": npz, ".zip": zipped}[path.suffix.lower()](path, root)
+            return dataset_of(source, options, allow_rejects=allow_rejects, root=root, progress=progress)
 
     def codec(self, dataset: Dataset) -> Pixels:
         from langevin.data.codec.pixels import Pixels

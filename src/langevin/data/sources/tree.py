@@ -17,7 +17,8 @@ from langevin.data.sources.base import Unusable
 from langevin.errors import DataError, RefusedError
 
 TABLES = ("metadata.csv", "metadata.jsonl")
-_ZIP_GROWTH = 200  # an archive of pictures that grows more than this, and past 1 GB, is a bomb
+_GROWTH = 200  # an archive of pictures that grows more than this many times, and past 1 GB, is a bomb
+_GROWTH_MINDED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def zip_tree(path: Path) -> Tree:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise RefusedError(f"not a whole zip: {error}", where=str(path)) from None
     grown = sum(info.file_size for info in members.values())
-    if grown > max(1 << 30, _ZIP_GROWTH * path.stat().st_size):
+    if grown > max(_GROWTH_MINDED, _GROWTH * path.stat().st_size):
         raise RefusedError(f"{path.stat().st_size:,} bytes that would grow to {grown:,}", where=str(path))
     rejects = [Reject(name, "UNSAFE_NAME", "leads out of the archive") for name in members if _leads_out(name)]
 
