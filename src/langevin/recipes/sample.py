@@ -112,8 +112,8 @@ def _draw(
 ) -> np.ndarray:
     settings = {k: recipe[k] for k in _SETTINGS}
     for noun in ("solver", "grid"):
-        if ":" in str(settings[noun].get("name")):
-            raise RefusedError(f"the recipe names code outside langevin: {settings[noun]['name']}")
+        if not isinstance(settings[noun], dict) or ":" in str(settings[noun].get("name")):
+            raise RefusedError(f"the recipe's {noun} is none of langevin's: {str(settings[noun])[:200]}")
     chosen = None if labels is None else labels.tolist()
     return model.sample(
         seeds=seeds, label=None if chosen is None else [model.classes[c] for c in chosen], batch=batch, **settings
