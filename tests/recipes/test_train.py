@@ -80,7 +80,7 @@ def test_unlabelled_arrays_come_back_in_their_own_layout(in_tmp):
 PROGRAM = """
 import sys, time
 from langevin.cli import main
-import langevin.recipes.train as t
+import langevin.recipes.session as t
 t.CHECKPOINT_SECONDS = 0.0
 main(sys.argv[1:])
 """

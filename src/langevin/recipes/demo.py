@@ -1,7 +1,8 @@
 """`langevin demo`: the whole way on data that come with scikit-learn, in less than two minutes."""
 
 from langevin.recipes.console import Console
-from langevin.recipes.train import Run, train
+from langevin.recipes.session import Run
+from langevin.recipes.train import train
 
 
 def demo(*, minutes: float = 1.0, seed: int = 0, console: Console | None = None) -> Run:

@@ -7,6 +7,9 @@ invariance       sigma / alpha alone decides: VE, VP and flow end at the same x 
 ends             data of one point are returned from t = 1 by any number of steps to t = 0, on every schedule
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,9 +30,9 @@ ANCESTRAL_RATIOS = {8: 0.354, 16: 0.554, 32: 0.731, 64: 0.851, 128: 0.922, 256: 
 KEEPERS: dict[str, Schedule] = {"ve": VE(), "vp": VPLinear(), "flow": Flow()}
 
 
-def registered() -> dict[str, Solver]:
+def registered() -> dict[str, Solver[Any]]:
     """Every solver in the folder in each of its variants, by name."""
-    found: dict[str, Solver] = {}
+    found: dict[str, Solver[Any]] = {}
     for name, cls in names("langevin.solvers", Solver).items():  # type: ignore[type-abstract]
         for settings in cls.variants:
             inside = ", ".join(f"{key}={value}" for key, value in settings.items())
@@ -37,14 +40,20 @@ def registered() -> dict[str, Solver]:
     return found
 
 
-def last(denoiser: Denoiser, solver: Solver, x: Tensor, times: Tensor, seeds: range | None = None) -> Tensor:
-    """x (B, ...) at times[-1]; sample i of a stochastic solver draws from seed i."""
-    noise = rng.keyed(seeds or range(len(x)))
-    *_, step = trajectory(denoiser, solver, x, times, **({"noise": noise} if solver.stochastic else {}))
+def last(
+    denoiser: Denoiser,
+    solver: Solver[Any],
+    x: Tensor,
+    times: Tensor,
+    noise: Callable[[int], rng.Noise] | None = None,
+) -> Tensor:
+    """x (B, ...) at times[-1]. Sample i of a stochastic solver draws from seed i, where no noise is given."""
+    given = {"noise": noise or rng.keyed(range(len(x)))} if solver.stochastic else {}
+    *_, step = trajectory(denoiser, solver, x, times, **given)
     return step.x
 
 
-def end_error(solver: Solver, num_steps: int, schedule: Schedule | None = None) -> float:
+def end_error(solver: Solver[Any], num_steps: int, schedule: Schedule | None = None) -> float:
     """Mean absolute error of x / alpha on oracle A."""
     schedule = schedule or VE()
     denoiser, x = oracles.oracle_a(schedule), oracles.starts(schedule)
@@ -54,12 +63,12 @@ def end_error(solver: Solver, num_steps: int, schedule: Schedule | None = None) 
     return error.item()
 
 
-def order(solver: Solver) -> float:
+def order(solver: Solver[Any]) -> float:
     """Order of convergence found on oracle A, N = 64 ... 512."""
     return oracles.slope(lambda n: end_error(solver, n))
 
 
-def variance_ratio(solver: Solver, num_steps: int, schedule: Schedule | None = None) -> float:
+def variance_ratio(solver: Solver[Any], num_steps: int, schedule: Schedule | None = None) -> float:
     """Variance of the solver's samples of N(0, .5^2), smoothed to sigma = .002, over the true one."""
     schedule = schedule or VE()
     denoiser = oracles.gaussian_data(schedule)
@@ -94,13 +103,13 @@ def variance_ratio(solver: Solver, num_steps: int, schedule: Schedule | None = N
     return (variance / true(times[-1])).item()
 
 
-def law_order(solver: Solver) -> float:
+def law_order(solver: Solver[Any]) -> float:
     """Order in N of the error of that variance; infinite where it is nothing but rounding."""
     errors = {n: abs(variance_ratio(solver, n) - 1) for n in (64, 128, 256, 512)}
     return oracles.slope(errors.__getitem__) if max(errors.values()) > 1e-9 else float("inf")
 
 
-def invariance(solver: Solver, num_steps: int = 32) -> float:
+def invariance(solver: Solver[Any], num_steps: int = 32) -> float:
     """Largest difference of x / alpha at the end between VE, VP and flow on equal nodes of sigma / alpha."""
     ends = []
     for schedule in KEEPERS.values():
@@ -110,7 +119,7 @@ def invariance(solver: Solver, num_steps: int = 32) -> float:
     return max((end - ends[0]).abs().max().item() for end in ends[1:])
 
 
-def ends(solver: Solver) -> float:
+def ends(solver: Solver[Any]) -> float:
     """Largest distance from the only point of a data set, over all schedules, 1, 2 and 5 equal steps from t = 1 to 0."""
     point = torch.tensor([[0.3, -1.7]], dtype=torch.float64)
     worst = torch.zeros((), dtype=torch.float64)

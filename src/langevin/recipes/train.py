@@ -4,77 +4,25 @@ runs/NAME-k/   config.yaml  data.txt  rejects.csv  metrics.jsonl  run.log
                previews/  checkpoints/  model/  samples.png  real-and-generated.png  figures.json
 """
 
-import copy
-import dataclasses
-import json
 import re
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 from langevin import data
 from langevin.config import TrainConfig, parse, read_yaml, with_settings, write_yaml
 from langevin.data import audit
 from langevin.data.dataset import Dataset
-from langevin.diffusion.weights import Weight
-from langevin.errors import DataError, LangevinError, UsageError, nearest
-from langevin.evaluation.figures import Figure, figures, table
-from langevin.evaluation.labels import label_agreement
-from langevin.evaluation.noise_levels import LevelLoss, held_out_loss
-from langevin.evaluation.sheets import real_against_generated
-from langevin.model import Model, load, modality_of
-from langevin.networks import keep_memory
+from langevin.errors import DataError, UsageError, nearest
 from langevin.recipes import plan
 from langevin.recipes.console import Console
 from langevin.recipes.lock import lock
-from langevin.recipes.signals import StopRequest, stop_requests
-from langevin.registry import build
-from langevin.training import Metrics, TrainState, checkpoint, fit
-from langevin.training.feed import Feed
+from langevin.recipes.session import Run, Session
+from langevin.recipes.signals import stop_requests
 
 DEFAULT_MINUTES = 10.0
-HELD_OUT = 256
-"""So many held-out items the loss is measured on."""
-LOOKS = 8
-"""So many times a run stops to measure and to draw a preview."""
-CHECKPOINT_SECONDS = 120.0
-FIGURE_SAMPLES = 2000
-"""So many samples the figures stand on, at most; never more than there are held-out items."""
-
-
-class StoppedError(LangevinError):
-    """The run was asked to stop and has saved; `exit_code` is 75 or 130."""
-
-    def __init__(self, what: str, *, exit_code: int, help: str) -> None:
-        super().__init__(what, help=help)
-        self.exit_code = exit_code
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        path: its folder.
-        model: trained, ready to sample.
-        figures: of its samples against real data, with the real-against-real floor.
-        held_out: the loss on unseen data, per noise level.
-        samples: what the figures stand on, in the data's own layout.
-        labels: their classes; None without labels.
-    """
-
-    path: Path
-    model: Model
-    figures: tuple[Figure, ...]
-    held_out: LevelLoss
-    samples: np.ndarray
-    labels: np.ndarray | None
 
 
 def train(
@@ -139,7 +87,7 @@ def train(
         stack.enter_context(lock(folder))
         console.log = (folder / "run.log").open("a", encoding="utf-8")
         stop = stack.enter_context(stop_requests())
-        return _Session(folder, settled, dataset, console, stop, started).run()
+        return Session(folder, settled, dataset, console, stop, started).run()
 
 
 def _config(
@@ -204,229 +152,3 @@ def _open(config: TrainConfig, console: Console) -> Dataset:
     for line in audit.report(dataset).splitlines():
         console.say(line)
     return dataset
-
-
-class _Session:
-    """One sitting of a run: builds what it trains, trains, looks from time to time, and finishes."""
-
-    def __init__(
-        self, folder: Path, config: TrainConfig, dataset: Dataset, console: Console, stop: StopRequest, started: float
-    ) -> None:
-        keep_memory()
-        self.folder, self.config, self.dataset = folder, config, dataset
-        self.console, self.stop, self.started = console, stop, started
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = plan.make(config, dataset).to(self.device)
-        self.state = TrainState.start(self.model.denoiser.network, config)
-        self.feed = Feed(
-            dataset,
-            self.model.codec,
-            dataset.train_indices,
-            config.seed,
-            config.batch,
-            drop=config.dropout,
-            mirror=config.data.flip,
-            device=self.device,
-        )
-        self.averaged = copy.deepcopy(self.model.denoiser).eval().requires_grad_(False)
-        self.weight = build(dict(config.weight or {}), Weight, foreign=True)
-        rows = dataset.held_out_indices if len(dataset.held_out_indices) else dataset.train_indices
-        spread = np.linspace(0, len(rows) - 1, min(len(rows), HELD_OUT)).astype(int)
-        self.unseen = self.feed.items(rows[spread])
-
-    def run(self) -> Run:
-        """Train to the end of the budget, publish, measure."""
-        if newest := checkpoint.newest(self.folder, self.console.say):
-            checkpoint.restore(newest, self.model, self.state)
-            _drop_rows_after(self.folder / "metrics.jsonl", self.state.step)
-            self.console.say(f"going on from step {self.state.step:,} ({self.state.elapsed / 60:.1f} min done)")
-        self._say_plan()
-        self._train()
-        level = self._publish()
-        return self._measure(level)
-
-    def _say_plan(self) -> None:
-        network = self.model.denoiser.network
-        parameters = sum(p.numel() for p in network.parameters())
-        budget = f"{self.config.steps:,} steps" if self.config.steps else f"{self.config.minutes:g} min"
-        self.console.say(
-            f"plan       {parameters / 1e6:.2f} M parameters, batch {self.config.batch}, {budget}, "
-            f"on {self.device.type} ({torch.get_num_threads()} threads)"
-        )
-        self.console.say(f"run        {self.folder}")
-
-    def _train(self) -> None:
-        looked, saved = int(self._progress() * LOOKS), time.perf_counter()
-        begun, first = time.perf_counter(), self.state.step
-        smooth: float | None = None
-        held_out = float("nan")
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as rows:
-            for metrics in fit(self.model.denoiser, self.feed, self.config, self.state, started=self.started):
-                smooth = metrics.loss if smooth is None else 0.98 * smooth + 0.02 * metrics.loss
-                rate = (metrics.step - first) * self.config.batch / max(time.perf_counter() - begun, 1e-9)
-                text = f"step {metrics.step:,}  loss {smooth:.4f}  held-out {held_out:.4f}  {rate:,.0f}/s"
-                rows.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
-                now = self._progress()
-                self.console.progress("training", now, text, **dataclasses.asdict(metrics), held_out=held_out)
-                if int(now * LOOKS) > looked and now < 1:
-                    looked = int(now * LOOKS)
-                    held_out = self._look(metrics, rows)
-                if time.perf_counter() - saved > CHECKPOINT_SECONDS or self.stop:
-                    rows.flush()
-                    self._save()
-                    saved = time.perf_counter()
-                if self.stop:
-                    raise StoppedError(
-                        f"stopped at step {self.state.step:,} and saved",
-                        exit_code=self.stop.exit_code,
-                        help=f"langevin train --resume {self.folder}",
-                    )
-        self.console.done()
-        self._save()
-
-    def _progress(self) -> float:
-        if self.config.steps:
-            return self.state.step / self.config.steps
-        return self.state.elapsed / (60 * (self.config.minutes or 1))
-
-    def _look(self, metrics: Metrics, rows: Any) -> float:
-        """Held-out loss and a preview, with the first average."""
-        self._use(self.config.ema[0])
-        level = self._loss()
-        row = {"step": metrics.step, "held_out": level.mean, "ratios": level.ratios, "levels": level.losses}
-        rows.write(json.dumps(row) + "\n")
-        self.console.say(f"step {metrics.step:>7,}  loss {metrics.loss:.4f}  held-out {level.mean:.4f}")
-        previews = self.folder / "previews"
-        previews.mkdir(exist_ok=True)
-        target = previews / f"step-{metrics.step:09d}.png"
-        if not target.exists():
-            self._sheet(self._averaged_model()).save(target)
-        return level.mean
-
-    def _use(self, sigma_rel: float) -> None:
-        """Put an average's weights into the copy that is measured and sampled."""
-        own = dict(self.averaged.network.named_parameters())
-        for name, value in self.state.averages[sigma_rel].items():
-            own[name].data = value
-
-    def _averaged_model(self) -> Model:
-        return dataclasses.replace(self.model, denoiser=self.averaged, raw=self.model.denoiser.network.state_dict())
-
-    def _loss(self) -> LevelLoss:
-        x0, cond = self.unseen
-        return held_out_loss(self.averaged, x0, cond, self.state.law, self.weight, seed=self.config.seed)
-
-    def _sheet(self, model: Model) -> Any:
-        """A sheet of samples: one row a class where there are few, else 8 x 8."""
-        seeds, labels, columns = sheet_of(model)
-        items = model.sample(seeds=seeds, label=labels)
-        return modality_of(model.modality).preview(_with_axis(items, model), columns)
-
-    def _save(self) -> None:
-        self._use(self.config.ema[0])
-        checkpoint.save(self.folder, self._averaged_model(), self.state)
-
-    def _publish(self) -> LevelLoss:
-        """The average with the lowest held-out loss becomes the model."""
-        found: dict[float, LevelLoss] = {}
-        for sigma_rel in self.config.ema:
-            self._use(sigma_rel)
-            found[sigma_rel] = self._loss()
-        best = min(found, key=lambda s: found[s].mean)
-        self._use(best)
-        widths = ", ".join(f"{s:g}: {level.mean:.4f}" for s, level in found.items())
-        self.console.say(f"held-out loss by width of the average  {widths}; taken: {best:g}")
-        return found[best]
-
-    def _measure(self, level: LevelLoss) -> Run:
-        """Samples, sheets, figures and the model folder."""
-        model, dataset = self._averaged_model(), self.dataset
-        train_items, unseen = dataset.items[dataset.train_indices], dataset.items[dataset.held_out_indices]
-        count = min(FIGURE_SAMPLES, max(len(unseen), 64))
-        seeds = range(1_000_000, 1_000_000 + count)
-        samples = model.sample(
-            seeds=seeds, progress=lambda done, n: self.console.progress("sampling", done / n, f"{done:,} of {n:,}")
-        )
-        self.console.done()
-        labels, items = model.labels(seeds), _with_axis(samples, model)
-        try:
-            made = figures(train_items, unseen, items, seed=self.config.seed)
-            if labels is not None and len(unseen) >= 16:
-                column = dataset.columns["label"]
-                sides = (dataset.train_indices, dataset.held_out_indices)
-                kept = [rows[column[rows] >= 0] for rows in sides]
-                train_side, unseen_side = ((dataset.items[rows], column[rows]) for rows in kept)
-                made.append(label_agreement(*train_side, *unseen_side, items, labels))
-        except DataError as error:
-            made = []
-            self.console.say(f"no figures: {error}")
-        model.about = self._about(model, level, made)
-        target = self.folder / "model"
-        model.save(target, replace=True)
-        sheet = self.folder / "samples.png"
-        self._sheet(model).save(sheet)
-        compared = self.folder / "real-and-generated.png"
-        real = unseen if len(unseen) >= 16 else train_items
-        real_against_generated(real, items).save(compared)
-        rows = [dataclasses.asdict(figure) for figure in made]
-        facts = {"held_out_loss": level.mean, "ratios": level.ratios, "levels": level.losses, "figures": rows}
-        (self.folder / "figures.json").write_text(json.dumps(facts, indent=1))
-        self._say_result(level, made, sheet, compared)
-        return Run(self.folder, load(target), tuple(made), level, samples, labels)
-
-    def _about(self, model: Model, level: LevelLoss, made: list[Figure]) -> dict[str, Any]:
-        audited = self.dataset.audit
-        return {
-            "name": self.folder.name,
-            "data": f"{Path(audited.source).name}: {audited.count:,} items, fingerprint {self.dataset.fingerprint[:16]}",
-            "training": f"{self.state.step:,} steps of {self.config.batch}, {self.state.elapsed / 60:.1f} min, seed {self.config.seed}",
-            "device": self.device.type,
-            "held-out loss": round(level.mean, 5),
-            "figures": [dataclasses.asdict(figure) for figure in made],
-        }
-
-    def _say_result(self, level: LevelLoss, made: list[Figure], sheet: Path, compared: Path) -> None:
-        say = self.console.say
-        say("")
-        say("held-out loss by noise level (1 = an untrained network)")
-        say("  sigma " + " ".join(f"{r:8.3g}" for r in level.ratios))
-        say("  loss  " + " ".join(f"{v:8.4f}" for v in level.losses))
-        if made:
-            say("")
-            say(table(made))
-        say("")
-        say(f"model      {self.folder / 'model'}")
-        say(f"samples    {sheet}")
-        say(f"compared   {compared}")
-        label = f" --label {self.model.classes[0]}" if self.model.classes else ""
-        say(f"next       langevin sample {self.folder} -n 64{label} --out samples.png")
-
-
-def sheet_of(model: Model) -> tuple[list[int], "list[int] | None", int]:
-    """(seeds, labels, columns) of the sheet that a run draws: a row a class for up to 12 classes, else 8 x 8."""
-    if not model.classes or len(model.classes) > 12:
-        return list(range(64)), None, 8
-    columns = 10
-    return (
-        [k for _ in model.classes for k in range(columns)],
-        [c for c in range(len(model.classes)) for _ in range(columns)],
-        columns,
-    )
-
-
-def _with_axis(items: np.ndarray, model: Model) -> np.ndarray:
-    """Items with their channel axis."""
-    return items[..., None] if getattr(model.codec, "squeeze", False) else items
-
-
-def _drop_rows_after(path: Path, step: int) -> None:
-    """Forget the metrics of steps that a killed run had done after its last checkpoint; they are done again."""
-    if path.is_file():
-        kept = []
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError):
-                continue  # the line that was being written
-        path.write_text("".join(line + "\n" for line in kept), "utf-8")
