@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from langevin import data
-from langevin.data import cache, gather, png
+from langevin.data import cache, gather, layout, png
 from langevin.data.dataset import Dataset
 from langevin.data.sources import folder as folder_source
 from langevin.errors import DiskError
@@ -43,13 +43,13 @@ def opened(path: Path, tmp_path: Path, **options: object) -> Dataset:
 @pytest.fixture
 def decodings(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How many pictures were decoded since the last call."""
-    count, decode = [0], gather.decode
+    count, decode = [0], layout.decode
 
     def counted(*args: object, **options: object) -> object:
         count[0] += 1
         return decode(*args, **options)
 
-    monkeypatch.setattr(gather, "decode", counted)
+    monkeypatch.setattr(layout, "decode", counted)
 
     def since() -> int:
         n, count[0] = count[0], 0
@@ -170,7 +170,7 @@ def test_a_full_disk_is_said_with_need_and_free(
         def full(*args: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr(gather._Writer, "append", full)
+        patch.setattr(gather.Writer, "append", full)
         with pytest.raises(DiskError, match="No space left"):
             opened(pictures, tmp_path)
     assert list((tmp_path / "cache" / "pictures").iterdir()) == []

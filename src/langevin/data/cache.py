@@ -192,12 +192,12 @@ class Files:
         """Writes what is known now; a disk that refuses costs only the time of hashing again."""
         if self._kept == self._known:
             return
-        known = {"files": self._kept}
+        known: dict[str, Any] = {"files": self._kept}
         known["sha256"] = _sealed(known)
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=self._path.parent, prefix=".making-", delete=False) as file:
-                json.dump(known, file)
+                file.write(json.dumps(known))  # json.dump is many times slower
             Path(file.name).replace(self._path)
 
 

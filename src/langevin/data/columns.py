@@ -65,9 +65,9 @@ def _classes(values: np.ndarray, label_names: np.ndarray | None, where: str) -> 
         index = np.searchsorted(present, values)
         return np.where(values < 0, -1, index).astype(np.int64), tuple(str(value) for value in present)
     words = [str(value).strip() for value in values]
-    names = sorted({word for word in words if word}, key=_in_order)
+    names = tuple(sorted({word for word in words if word}, key=_in_order))
     place = {name: k for k, name in enumerate(names)}
-    return np.array([place.get(word, -1) for word in words], np.int64).reshape(len(words)), tuple(names)
+    return np.array([place.get(word, -1) for word in words], np.int64), names
 
 
 def _in_order(word: str) -> tuple[int, int, str]:

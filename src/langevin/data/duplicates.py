@@ -16,6 +16,7 @@ _SIDE = 12
 _NEIGHBOURS = 16
 _BITS = 6
 _APART = 0.08
+_RUN = 4_096  # pictures or pairs compared at once
 
 
 def thumbnails(items: np.ndarray, *, alpha: bool) -> np.ndarray:
@@ -24,7 +25,12 @@ def thumbnails(items: np.ndarray, *, alpha: bool) -> np.ndarray:
     if alpha:
         values[..., :3] *= values[..., 3:] / np.iinfo(items.dtype).max
     rows, columns = (_areas(length, _SIDE) for length in items.shape[1:3])
-    return np.einsum("ih,nhwc,jw->nijc", rows, values, columns, optimize=True).astype(np.float32)
+    return np.ascontiguousarray(np.einsum("ih,nhwc,jw->nijc", rows, values, columns, optimize=True), np.float32)
+
+
+def look_shape(channels: int) -> tuple[int, int, int]:
+    """Of one thumbnail."""
+    return _SIDE, _SIDE, min(channels, 4)
 
 
 def _areas(length: int, parts: int) -> np.ndarray:
@@ -52,14 +58,18 @@ def alike(digests: np.ndarray, looks: np.ndarray | None) -> dict[str, object]:
         return {"pairs": [], "searched": False}
     _, first = np.unique(digests, axis=0, return_index=True)
     first.sort()
-    looks, codes = looks[first], hashes(looks[first])
-    contrast = looks.reshape(len(looks), -1, looks.shape[-1]).std(1).max(-1)
-    pairs = [
-        np.stack([a, b], 1)[_apart(looks, a, b) <= _APART * np.minimum(contrast[a], contrast[b])]
-        for a, b in _candidates(codes)
+    runs = [first[start : start + _RUN] for start in range(0, len(first), _RUN)]
+    codes = np.concatenate([hashes(looks[run]) for run in runs])
+    contrast = np.concatenate([looks[run].std((1, 2)).max(-1) for run in runs])
+    near = [np.stack(pair, 1) for pair in _candidates(codes)]
+    pairs = np.unique(np.concatenate([np.zeros((0, 2), np.int64), *near]), axis=0)
+    least = _APART * contrast[pairs].min(1)
+    pairs = first[pairs]
+    found = [
+        _apart(looks[pairs[run, 0]], looks[pairs[run, 1]]) <= least[run]
+        for run in (slice(start, start + _RUN) for start in range(0, len(pairs), _RUN))
     ]
-    found = np.unique(np.concatenate([np.zeros((0, 2), np.int64), *pairs]), axis=0)
-    return {"pairs": first[found].tolist(), "searched": True}
+    return {"pairs": pairs[np.concatenate([np.zeros(0, bool), *found])].tolist(), "searched": True}
 
 
 def _candidates(codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -77,13 +87,9 @@ def _bits(words: np.ndarray) -> np.ndarray:
     return np.unpackbits(words.view(np.uint8).reshape(len(words), 8), axis=1).sum(1)
 
 
-def _apart(looks: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Root mean square difference of thumbnails a and b, the worst channel."""
-    out = np.empty(len(a), np.float32)
-    for start in range(0, len(a), 4096):
-        run = slice(start, start + 4096)
-        out[run] = np.sqrt(np.square(looks[a[run]] - looks[b[run]]).mean((1, 2)).max(-1))
-    return out
+def _apart(looks: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Root mean square difference of thumbnails, pair by pair, the worst channel."""
+    return np.sqrt(np.square(looks - others).mean((1, 2)).max(-1))
 
 
 def groups(digests: np.ndarray, pairs: np.ndarray) -> np.ndarray:

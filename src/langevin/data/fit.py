@@ -36,8 +36,8 @@ class Options:
             raise UsageError(f"unknown fit `{fit}`", where="fit", help=nearest(fit, FITS))
         if frames not in ("first", "all"):
             raise UsageError(f"unknown frames `{frames}`", where="frames", help="known: first, all")
-        sides = size if isinstance(size, tuple | list) else (size, size)
-        if size is not None and not (len(sides) == 2 and all(isinstance(s, int) and 1 <= s <= 8192 for s in sides)):
+        sides = None if size is None else tuple(size) if isinstance(size, tuple | list) else (size, size)
+        if sides is not None and not (len(sides) == 2 and all(isinstance(s, int) and 1 <= s <= 8192 for s in sides)):
             raise UsageError(f"size {size} cannot be", where="size", help="a whole number from 1 to 8192, such as 64")
         try:
             colour = None if matte is None else ImageColor.getrgb(matte)[:3]
@@ -45,7 +45,7 @@ class Options:
             raise UsageError(
                 f"unknown matte `{matte}`", where="matte", help="a colour's name, or #rrggbb: white, black, #808080"
             ) from None
-        return cls(None if size is None else (sides[0], sides[1]), colour, fit, frames)
+        return cls(None if sides is None else (sides[0], sides[1]), colour, fit, frames)
 
 
 def chosen(sizes: Counter[tuple[int, int]], options: Options) -> tuple[tuple[int, int], list[str]]:
@@ -93,7 +93,7 @@ def resized(
 
     channels = np.moveaxis(picture, -1, 0)
     if alpha:
-        cover = np.float32(channels[3])
+        cover = channels[3].astype(np.float32)
         weighted = [plane(colour * cover) for colour in channels[:3]]
         cover = plane(cover)
         out = np.dstack([*(colour / np.maximum(cover, 1e-3) for colour in weighted), cover])

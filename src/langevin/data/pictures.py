@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image, ImageFile, ImageSequence
 
 from langevin.data.sources.base import Unusable
 
@@ -26,13 +26,15 @@ FOREIGN = frozenset((
     ".heic", ".heif", ".jxl", ".svg", ".psd", ".eps", ".ico", ".tga", ".exr", ".hdr", ".dng", ".cr2", ".cr3",
     ".nef", ".arw", ".raf", ".orf"
 ))
-# fmt: on
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 29
 MAX_FRAMES = 1_000
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError)
-_BROKEN += (AttributeError, RuntimeError, struct.error, zlib.error)
+_BROKEN: tuple[type[Exception], ...] = (  # what decoders raise at damaged files
+    OSError, EOFError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, AttributeError, RuntimeError,
+    struct.error, zlib.error
+)
+# fmt: on
 _TURNS = {  # EXIF orientation -> the array, upright
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -98,7 +100,7 @@ def decode(data: bytes, *, every_frame: bool = False, at_least: int | None = Non
             raise _damage(error) from None
 
 
-def _opened(data: bytes) -> Image.Image:
+def _opened(data: bytes) -> ImageFile.ImageFile:
     if not data:
         raise Unusable("NOT_AN_IMAGE", "empty file")
     try:
@@ -126,17 +128,17 @@ def _shown(data: bytes) -> str:
     return repr(data[:16])[1:]
 
 
-def _rawmode(im: Image.Image) -> str:
+def _rawmode(im: ImageFile.ImageFile) -> str:
     args = im.tile[0].args if im.tile else ""
     return args if isinstance(args, str) else args[0] if args and isinstance(args[0], str) else ""
 
 
-def _deep(im: Image.Image) -> bool:
+def _deep(im: ImageFile.ImageFile) -> bool:
     """Colour or transparency with 16 bits a channel, of which the library's own unpackers keep eight."""
     return im.format in ("PNG", "TIFF") and bool(re.fullmatch(r"(RGB|RGBA|RGBX|LA);16[BLN]", _rawmode(im)))
 
 
-def _sixteen(data: bytes, im: Image.Image) -> np.ndarray:
+def _sixteen(data: bytes, im: ImageFile.ImageFile) -> np.ndarray:
     """Both bytes of every sample: the stream is decoded twice, once for the high bytes and once for the low ones.
 
     The unpacker ";16B" keeps the first byte of a sample and ";16L" the second, after the filters were undone.

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def dataset(
 
 def fingerprint(
     digests: np.ndarray,
-    facts: dict,
+    facts: dict[str, Any],
     columns: dict[str, np.ndarray],
     classes: tuple[str, ...],
     official: np.ndarray | None,

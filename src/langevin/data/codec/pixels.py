@@ -31,9 +31,12 @@ class Pixels(Codec):
         super().__init__()
         if dtype not in _DTYPES:
             raise UsageError(f"pixels are uint8, uint16 or float32, not {dtype}")
-        self.low, self.high = (0.0, _LEVELS[dtype]) if dtype in _LEVELS else (low, high)
-        if self.low is None or self.high is None or not self.high > self.low:
+        if dtype in _LEVELS:
+            self.low, self.high = 0.0, _LEVELS[dtype]
+        elif low is None or high is None or not high > low:
             raise UsageError(f"float pixels need a range, low < high; low is {low}, high is {high}")
+        else:
+            self.low, self.high = low, high
         self.dtype, self.channels, self.squeeze = dtype, channels, squeeze
         self.config = {"dtype": dtype, "channels": channels, "low": low, "high": high, "squeeze": squeeze}
 

@@ -49,12 +49,12 @@ class Image(Modality):
         progress: Callable[[int, int], None] | None = None,
     ) -> Dataset:
         options, path = Options.of(size, matte, fit, frames), Path(path)
-        root: Path | None = caches.root(cache)
+        root = caches.root(cache)
         # what a decoder grumbles about is either a reject or harmless
         with warnings.catch_warnings(action="ignore"):
             if is_digits(path):
-                source, root = digits(), None
-            elif is_idx(path):
+                return dataset_of(digits(), options, allow_rejects=allow_rejects, root=None, progress=progress)
+            if is_idx(path):
                 source = idx(path, root)
             elif path.is_dir():
                 source = folder(path, root, progress)

@@ -47,6 +47,7 @@ def npz(path: Path, root: Path) -> Source:
 
     stored = path.stat().st_size
     arrays = {name: _blocks(partial(_member, path, name), f"{path}:{name}", stored) for name in members}
+    pictures: Encoded | Blocks
     kind, found = _picture_members(arrays, str(path))
     rest = {name: blocks for name, blocks in arrays.items() if name not in found}
     key = cache.file_sha256(path, root)

@@ -57,6 +57,6 @@ class Source:
     classes: tuple[str, ...] = ()
     held_out: np.ndarray | None = None
     rejects: tuple[Reject, ...] = ()
-    ignored: Counter = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
     squeeze: bool = False

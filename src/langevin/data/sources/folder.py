@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +20,7 @@ from langevin.data.sources.tree import Tree, folder_tree, zip_tree
 from langevin.errors import DataError, nearest
 
 _SPLITS = {"train": False, "training": False, "test": True, "val": True, "valid": True, "validation": True}
+_AT_ONCE = 256
 Progress = Callable[[int, int], None]
 
 
@@ -28,12 +28,13 @@ def folder(path: Path, root: Path, progress: Progress | None = None) -> Source:
     """A folder of pictures. Raises DataError."""
     tree = folder_tree(path)
     files = cache.Files(root, str(path.resolve()))
-    known, total = [], 2 * len(tree.pictures)
+    known: list[tuple[str, Header | Unusable]] = []
+    runs = [tree.pictures[start : start + _AT_ONCE] for start in range(0, len(tree.pictures), _AT_ONCE)]
     with ThreadPoolExecutor(2) as pool:
-        for done, row in enumerate(pool.map(partial(_looked_at, tree, files), tree.pictures), 1):
-            known.append(row)
+        for rows in pool.map(lambda names: [_looked_at(tree, files, name) for name in names], runs):
+            known += rows
             if progress is not None:
-                progress(done, total)
+                progress(len(known), 2 * len(tree.pictures))
     files.save()
 
     def read(i: int) -> bytes:

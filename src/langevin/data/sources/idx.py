@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -84,7 +84,7 @@ def _labels(folder: Path, pictures: Path, count: int) -> np.ndarray | None:
     return None
 
 
-def _open(file: Path) -> IO[bytes]:
+def _open(file: Path) -> AbstractContextManager[IO[bytes]]:
     return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
 
 

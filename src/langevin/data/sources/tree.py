@@ -33,7 +33,7 @@ class Tree:
     read: Callable[[str], bytes]
     stat: Callable[[str], os.stat_result | None]
     rejects: tuple[Reject, ...] = ()
-    ignored: Counter = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
 
 
 def folder_tree(root: Path) -> Tree:
@@ -132,7 +132,9 @@ def _sorted_out(
     stat_of: Callable[[str], os.stat_result | None],
     rejects: list[Reject],
 ) -> Tree:
-    pictures, tables, ignored = [], [], Counter()
+    pictures: list[str] = []
+    tables: list[str] = []
+    ignored: Counter[str] = Counter()
     for name, base, suffix in _named(names):
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
         if hidden:
