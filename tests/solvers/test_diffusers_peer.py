@@ -16,6 +16,7 @@ from langevin.solvers.grids import Trailing
 from langevin.solvers.heun import Heun
 
 diffusers = pytest.importorskip("diffusers")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 BETAS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 TRAILING = {"timestep_spacing": "trailing"}
@@ -60,13 +61,22 @@ def test_equals_diffusers(solver: Any, scheduler: str, settings: Any, step: Any,
     generator = torch.Generator().manual_seed(1)
     if "Scheduler" in scheduler and scheduler[:4] in ("DDIM", "DDPM"):
         step = {**step, "generator": generator}
-    for i in theirs.timesteps:
+    expected = []
+    for k, i in enumerate(theirs.timesteps):
         given = theirs.scale_model_input(x, i)
         x = theirs.step(eps_hat(given.double(), i.double()), i, x, **step).prev_sample.double()
+        if not scaled:
+            expected.append(x)
+        elif (
+            scheduler[:5] == "Euler" or k % 2 == 1 or k == len(theirs.timesteps) - 1
+        ):  # Heun takes two calls a step, but for the last
+            expected.append(x * denoiser.process.schedule.alpha(times[len(expected) + 1]))
     ours = torch.Generator().manual_seed(1)
 
     def noise(index: int) -> Any:
         return lambda like: torch.randn(like.shape, dtype=like.dtype, generator=ours)
 
-    *_, end = trajectory(denoiser, solver, start, times, noise=noise)
-    torch.testing.assert_close(end.x, x, rtol=1e-5, atol=1e-5)
+    found = [one.x for one in trajectory(denoiser, solver, start, times, noise=noise)]
+    if settings.get("variance_type") == "fixed_large":  # it adds noise to the last mean unless every entry is visited
+        found, expected = found[:-1], expected[:-1]
+    torch.testing.assert_close(torch.stack(found), torch.stack(expected), rtol=1e-5, atol=1e-5)
