@@ -82,6 +82,17 @@ def test_copies_of_training_items_are_all_found_and_beat_the_floor(digits, yards
     assert found["frechet[pca]"].value < found["frechet[pca]"].floor
 
 
+def test_half_copied_items_are_counted_and_the_limit_is_a_quantile_of_unseen_ones():
+    """Training items on the integers; unseen ones u away with u uniform on [0, 1/2]: the limit is near 0.005."""
+    rng = np.random.default_rng(6)
+    train = np.arange(400.0)[:, None]
+    held_out = rng.permutation(400)[:200, None] + rng.uniform(0, 0.5, (200, 1))
+    made = np.concatenate([train[:100] + 1e-4, train[:100] + 0.05])
+    found = by_name(figures(train, held_out, made))["copies"]
+    assert found.value == 0.5
+    assert found.floor == pytest.approx(0.01)
+
+
 def test_both_sides_take_the_smaller_count(digits):
     train, held_out, new = digits[0]
     assert {f.count for f in figures(train, held_out[:100], new)} == {100}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from langevin.evaluation.neighbours import copy_limit, nearest
+from langevin.evaluation.neighbours import nearest
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 2**22])
@@ -25,12 +25,3 @@ def test_a_copy_is_at_distance_zero_exactly():
     index, distance = nearest(train[[7, 31]], train)
     np.testing.assert_array_equal(index, [7, 31])
     np.testing.assert_array_equal(distance, 0.0)
-
-
-def test_the_limit_is_a_quantile_of_unseen_items():
-    """Training points on the integers, unseen ones at distance u below 1/2 of them: the limit is a quantile of u."""
-    rng = np.random.default_rng(2)
-    gaps = rng.uniform(0, 0.5, 1000)
-    unseen = rng.integers(0, 100, 1000) + gaps
-    limit = copy_limit(np.arange(101.0)[:, None], unseen[:, None], 0.05)
-    assert (gaps <= limit).mean() == pytest.approx(0.05, abs=0.001)

@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 Items = NDArray[Any]
 
 FIT_ITEMS = 20_000  # a basis is fitted on that many training items at most, evenly spaced
+LEAST_SCALE = 0.2  # of the median: what hardly varies in training is not blown up to a full unit
 CHUNK_VALUES = 2**21  # values described at once
 
 
@@ -87,8 +88,9 @@ class Features(ABC):
         mean = total / count
         cov = (second - count * np.outer(mean, mean)) / (count - 1)
         deviation = np.sqrt(np.clip(np.diag(cov), 0, None))
-        alive = deviation > 1e-9 * max(float(deviation.max()), 1e-300)
-        scale = np.where(alive, deviation, 1.0) if cls.standardised else np.ones_like(deviation)
+        alive = deviation[deviation > 1e-9 * deviation.max()]
+        least = LEAST_SCALE * float(np.median(alive)) if len(alive) else 1.0
+        scale = np.maximum(deviation, least) if cls.standardised else np.ones_like(deviation)
         dim = max(1, min(max_dim, len(cov), count - 1))
         _, basis = scipy.linalg.eigh(cov / np.outer(scale, scale), subset_by_index=[len(cov) - dim, len(cov) - 1])
         basis = basis[:, ::-1]
@@ -138,11 +140,11 @@ class Gradients(Features):
     max(0, g . u_k) over each cell of a 4 x 4 grid, and over each cell of a 2 x 2 grid of the picture at half its size;
     and mean and standard deviation of every channel over each cell of the 4 x 4 grid. (Dalal and Triggs 2005,
     "Histograms of oriented gradients", with a cosine in place of hard bins.) D = 160 + 32 C, each in units of its
-    standard deviation over the training items.
+    standard deviation over the training items, or of a fifth of the median one where that is more.
     """
 
     name = "gradients"
-    definition = "8 rectified directions on 4x4 cells and on 2x2 at half size, mean and std on 4x4, standardised, 1"
+    definition = "8 directions on 4x4 cells and on 2x2 at half size, mean and std on 4x4, by max(std, median / 5), 1"
     standardised = True
 
     @staticmethod

@@ -18,13 +18,15 @@ from langevin.errors import DataError
 from langevin.evaluation.features import Array, Features, Gradients, Items, Pca
 from langevin.evaluation.frechet import frechet_distance, moments
 from langevin.evaluation.kernel import kernel_distance
-from langevin.evaluation.neighbours import copy_limit, nearest
+from langevin.evaluation.neighbours import nearest
 from langevin.evaluation.prdc import precision_recall
 
 LEAST = 16  # below that many items on either side a distance of laws is noise
 ITEMS_A_DIMENSION = 4  # features keep at most count / 4 dimensions, so that covariances are far from singular
 KERNEL_REFERENCE = 5_000  # matrices between items: that many training items at most
-NEIGHBOURS = 2_000  # searches among neighbours: that many items at most
+NEIGHBOURS = 2_000  # manifolds of neighbours in features: that many items at most
+COPY_SEARCH = 1_000  # items whose nearest training item is sought
+LEAST_SCALE = 0.1  # of the leading component: the kernel divides weaker ones by no less
 FOLDS = 10  # of the jackknife
 
 
@@ -149,7 +151,8 @@ class Yardstick:
         return self._figure(name, distance(made), _jackknife(distance, made), len(made), len(real))
 
     def _kernel(self, name: str, real: Array, made: Array) -> Figure:
-        center, scale = real.mean(0), np.maximum(real.std(0), 1e-12)
+        center, deviation = real.mean(0), real.std(0)
+        scale = np.maximum(deviation, LEAST_SCALE * deviation[0]) if deviation[0] > 0 else 1.0
         some = real[self._some[:KERNEL_REFERENCE]]
         value, error = kernel_distance((made - center) / scale, (some - center) / scale)
         return self._figure(f"kernel[{name}]", value, error, len(made), len(some))
@@ -163,12 +166,14 @@ class Yardstick:
         ]
 
     @cached_property
-    def _copy_limit(self) -> float:
-        return copy_limit(self.train, self.fresh[:NEIGHBOURS])
+    def _unseen_distances(self) -> Array:
+        return nearest(self.fresh[:COPY_SEARCH], self.train)[1]
 
     def _copies(self, items: Items) -> Figure:
-        used = min(self.count, NEIGHBOURS)
-        share = float((nearest(items[:used], self.train)[1] <= self._copy_limit).mean())
+        """Items nearer to a training item than all but one in a hundred of real unseen items are."""
+        limit = np.quantile(self._unseen_distances, 0.01)
+        distances = self._unseen_distances if items is self.fresh else nearest(items[:COPY_SEARCH], self.train)[1]
+        share, used = float((distances <= limit).mean()), len(distances)
         return self._figure("copies", share, _binomial(share, used), used, len(self.train))
 
 
