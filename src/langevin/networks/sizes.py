@@ -1,7 +1,22 @@
-"""A network's size from the shape and number of the samples."""
+"""A network's size from the shape and number of the samples.
+
+Chosen for training that is counted in minutes: there a held-out loss follows the number of steps more than the number of
+parameters (benchmarks/RESULTS.md), so the network is small and works at half resolution and below. The lowest level has
+so few positions that attention between all of them costs little.
+"""
 
 from collections.abc import Sequence
+from math import ceil, prod
 from typing import Any
+
+TINY = 144
+"""Positions up to which a sample is worked on at full resolution."""
+FINEST, PATCH = 1024, 16
+"""Positions of the finest level from which a patch doubles, as long as it holds no more than so many values."""
+LOWEST = 100
+"""Positions, at most, of the level that attends."""
+FEW = 5000
+"""Samples under which a network is narrower."""
 
 
 def default_size(shape: Sequence[int], count: int) -> dict[str, Any]:
@@ -16,12 +31,17 @@ def default_size(shape: Sequence[int], count: int) -> dict[str, Any]:
     """
     channels, *spatial = shape
     if not spatial:
-        return {"channels": channels}
-    side = max(spatial)
-    patch = 1 if side <= 12 else 2
-    levels = 2
-    while side / patch / 2 ** (levels - 1) > 8 and levels < 4:
+        return {"channels": channels, "width": 256 if count >= FEW else 128}
+    dims, patch, levels = len(spatial), 1 if prod(spatial) <= TINY else 2, 2
+
+    def positions(scale: int) -> int:
+        return prod(ceil(n / scale) for n in spatial)
+
+    while positions(patch) > FINEST and channels * (2 * patch) ** dims <= PATCH:
+        patch *= 2
+    while positions(patch * 2 ** (levels - 1)) > LOWEST:
         levels += 1
-    width = 64 if count >= 2000 else 48
-    widths = [width * min(2**i, 4) for i in range(levels)]
-    return {"channels": channels, "dims": len(spatial), "patch": patch, "widths": widths, "attention": [levels - 1]}
+    width = (64 if count >= FEW else 48) // (1 if levels == 2 else 2)  # each level costs about the same
+    width = max(width, 32 * ceil(channels * patch**dims / 32))  # nothing of a patch is lost
+    widths = [width * 2 ** min(i, 2) for i in range(levels)]
+    return {"channels": channels, "dims": dims, "patch": patch, "widths": widths, "attention": [levels - 1]}
