@@ -93,7 +93,7 @@ def karras_variances(schedule: Schedule, ratio: float, sigma_data: float = 0.5) 
     return loss.item(), (error / c_out.square()).item()
 
 
-def chain(schedule: Schedule, num_steps: int = 100) -> float:
+def chain(schedule: Schedule, num_steps: int = 40) -> float:
     """Steps q(x_t | x_s) from 0 to each t make the closed-form q(x_t | x0), in scale and in variance (relative)."""
     process, worst = GaussianDiffusion(schedule), 0.0
     scale, var = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
