@@ -52,8 +52,10 @@ class Parametrization(ABC):
     def inputs(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """(c_in x_t, c_noise (B,)): what the network is given."""
         c_in = expand_like(self.coefficients(alpha, sigma).c_in, x_t)
-        c_noise = noise_level(alpha, sigma).to(x_t.device, x_t.dtype)
-        return c_in * x_t, c_noise.expand(len(x_t))
+        c_noise = noise_level(alpha, sigma)
+        if c_noise.ndim == 0 and c_noise.device.type == "cpu":  # filling needs no copy, on which a stream would wait
+            return c_in * x_t, x_t.new_full((len(x_t),), c_noise.item())
+        return c_in * x_t, c_noise.to(x_t.device, x_t.dtype).expand(len(x_t))
 
     def posterior(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Posterior:
         """p(x0 | x_t) from the network's output."""
