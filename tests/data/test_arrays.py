@@ -290,3 +290,34 @@ def test_constant_channels_are_found(tmp_path: Path) -> None:
     values[..., 1] = 9
     np.save(tmp_path / "set.npy", values)
     assert opened(tmp_path / "set.npy", tmp_path).audit.constant_channels == (1,)
+
+
+def test_whatever_is_damaged_is_refused_and_nothing_worse(tmp_path: Path) -> None:
+    """Flipped, cut and inserted bytes in arrays: a dataset or an error that a user can read."""
+    values = RANDOM.integers(0, 256, (8, 6, 5), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", values)
+    np.savez(tmp_path / "a.npz", images=values, label=np.arange(8) % 3, text=np.array(list("abcdefgh")))
+    np.savez_compressed(tmp_path / "b.npz", images=values, label=np.arange(8) % 3)
+    write_idx(tmp_path / "a-images-idx3-ubyte", values)
+    write_idx(tmp_path / "b-images-idx3-ubyte.gz", values)
+    whole = {path: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+    ended = {"read": 0, "refused": 0}
+    for k in range(500):
+        path = list(whole)[k % len(whole)]
+        content = bytearray(whole[path])
+        for _ in range(RANDOM.integers(1, 4)):
+            place = int(RANDOM.integers(min(len(content), 140) if RANDOM.random() < 0.5 else len(content)))
+            what = RANDOM.integers(3)
+            if what == 0:
+                content[place] ^= 1 << int(RANDOM.integers(8))
+            elif what == 1:
+                content[place:place] = RANDOM.bytes(3)
+            else:
+                del content[place + 1 :]
+        path.write_bytes(content)
+        try:
+            opened(path, tmp_path, allow_rejects=1.0)
+            ended["read"] += 1
+        except (RefusedError, DataError):
+            ended["refused"] += 1
+    assert min(ended.values()) > 20

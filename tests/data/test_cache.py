@@ -1,6 +1,7 @@
 """The cache: one decoding, damage found and mended, nothing half written, and fingerprints that tell what changed."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -237,3 +238,42 @@ def test_the_fingerprint_is_that_of_the_contents(pictures: Path, tmp_path: Path)
         with Image.open(path) as im:
             im.save(path, compress_level=1)
     assert opened(again, tmp_path).fingerprint == first
+
+
+def test_a_file_changed_a_moment_ago_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second write within one tick of the file system's clock leaves size and times as they were."""
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    files = cache.Files(tmp_path / "cache", "folder")
+    files.put("file", path.stat(), "sha", None)
+    files.save()
+    assert cache.Files(tmp_path / "cache", "folder").get("file", path.stat()) is None
+    now = cache.time.time_ns()
+    monkeypatch.setattr(cache.time, "time_ns", lambda: now + 3_000_000_000)
+    files.put("file", path.stat(), "sha", [1])
+    files.save()
+    assert cache.Files(tmp_path / "cache", "folder").get("file", path.stat()) == ("sha", [1])
+    path.write_bytes(b"two!")
+    assert cache.Files(tmp_path / "cache", "folder").get("file", path.stat()) is None
+
+
+def test_two_who_make_the_same_entry_at_once(tmp_path: Path) -> None:
+    folder, rows = tmp_path / "entry", np.zeros(2, cache.ROW)
+    items = noise(2, 3, 3, 1)
+    rows["digest"] = [np.frombuffer(hashlib.sha256(item).digest(), np.uint8) for item in items]
+
+    def fill(scratch: Path) -> None:
+        (scratch / "items.bin").write_bytes(items.tobytes())
+        cache.finish(scratch, rows, {"shape": [3, 3, 1], "dtype": "uint8"})
+
+    with cache.being_made(folder) as outer:
+        fill(outer)
+        with cache.being_made(folder) as inner:
+            fill(inner)
+        first = cache.load(folder)
+    second = cache.load(folder)
+    assert first is not None
+    assert second is not None
+    assert np.array_equal(first.items, items)
+    assert np.array_equal(second.items, items)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["entry"]

@@ -323,6 +323,9 @@ def test_nothing_usable_and_too_few(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1 found \(1 NOT_AN_IMAGE\), 1 other files") as caught:
         opened(tmp_path / "bad", tmp_path, allow_rejects=1.0)
     assert caught.value.exit_code == 3
+    (tmp_path / "bad" / "array.npz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"the folder holds \.npz files"):
+        opened(tmp_path / "bad", tmp_path, allow_rejects=1.0)
     put(tmp_path / "one" / "1.png", noise(4, 4, 1))
     got = opened(tmp_path / "one", tmp_path)
     assert len(got) == 1
@@ -517,6 +520,7 @@ def test_animations_first_or_all(tmp_path: Path) -> None:
         ({"fit": "corp"}, "did you mean `crop`"),
         ({"matte": "whitee"}, "matte"),
         ({"frames": "some"}, "frames"),
+        ({"allow_rejects": 3}, "allow_rejects"),
     ],
 )
 def test_options_that_cannot_be(tmp_path: Path, options: dict, match: str) -> None:

@@ -285,3 +285,25 @@ def test_profiles_and_odd_modes_do_not_stop_it() -> None:
     assert reason(saved(Image.fromarray(whole), "TIFF")) == "UNSUPPORTED"
     whole[:] = 65_535
     assert np.array_equal(only(saved(Image.fromarray(whole), "TIFF"))[..., 0], whole)
+
+
+def test_whatever_is_damaged_is_unusable_and_nothing_worse() -> None:
+    """Flipped, cut and inserted bytes in every format: pixels or a reason, never another exception."""
+    picture = Image.fromarray(RANDOM.integers(0, 256, (20, 20, 3), dtype=np.uint8))
+    moving = {"save_all": True, "append_images": [picture.rotate(9)]}
+    kinds = [("PNG", {}), ("PNG", moving), ("JPEG", {}), ("GIF", moving), ("WEBP", moving), ("BMP", {}), ("PPM", {})]
+    seeds = [saved(picture.convert(mode), kind, **options) for kind, options in kinds for mode in ("RGB", "L")]
+    seeds += [saved(picture, "TIFF"), png.encoded(RANDOM.integers(0, 65536, (20, 20, 3)).astype(np.uint16))]
+    with warnings.catch_warnings(action="ignore"):
+        for k in range(3000):
+            data = bytearray(seeds[k % len(seeds)])
+            for _ in range(RANDOM.integers(1, 5)):
+                place = int(RANDOM.integers(min(len(data), 90) if RANDOM.random() < 0.5 else len(data)))
+                what = RANDOM.integers(3)
+                if what == 0:
+                    data[place] ^= 1 << int(RANDOM.integers(8))
+                elif what == 1:
+                    data[place:place] = RANDOM.bytes(3)
+                else:
+                    del data[place + 1 :]
+            reason(bytes(data))

@@ -1,5 +1,6 @@
 """Out: grids, files and the recipes in them; and hostile files read back."""
 
+import dataclasses
 import io
 import json
 import struct
@@ -14,7 +15,6 @@ from langevin import data
 from langevin.data import png
 from langevin.data.audit import contact_sheet, report
 from langevin.data.modality.image import Image as ImageModality
-from langevin.data.modality.image import float_range
 from langevin.data.png import read_metadata
 from langevin.data.show import as_rgb, grid
 from langevin.data.write import write
@@ -176,10 +176,11 @@ def test_the_modality_makes_the_codec_that_fits(tmp_path: Path) -> None:
     modality = ImageModality()
     codec = modality.codec(data.open("digits"))
     assert codec.config == {"dtype": "uint8", "channels": 1, "low": None, "high": None, "squeeze": True}
-    assert float_range(0.0, 0.99) == (0.0, 1.0)
-    assert float_range(-0.98, 0.97) == (-1.0, 1.0)
-    assert float_range(-3.0, 7.5) == (-3.0, 7.5)
-    assert float_range(2.0, 2.0) == (1.0, 3.0)
+    found = data.open("digits").audit
+    assert found.model_range == (0, 255)
+    for low, high, expected in ((0.0, 0.99, (0, 1)), (-0.98, 0.97, (-1, 1)), (-3, 7.5, (-3, 7.5)), (2, 2, (1, 3))):
+        floats = dataclasses.replace(found, dtype="float32", low=(low,), high=(high,))
+        assert floats.model_range == expected
     values = RANDOM.uniform(-30, 50, (10, 4, 4)).astype(np.float32)
     np.save(tmp_path / "f.npy", values)
     got = data.open(tmp_path / "f.npy", cache=tmp_path / "cache")

@@ -38,6 +38,8 @@ def _lines(dataset: Dataset, audit: Audit) -> Iterator[str]:
         yield f"found sizes  {_first([f'{size} ({n:,})' for size, n in most], len(most))}"
     ranges = [f"{low:g} to {high:g}" for low, high in zip(audit.low, audit.high, strict=True)]
     yield f"levels       {ranges[0] if len(set(ranges)) == 1 else '; '.join(ranges[:8])}"
+    low, high = audit.model_range
+    yield f"model range  {low:g} to {high:g} becomes -1 to 1"
     if dataset.classes:
         counts = [f"{plain(name)} ({n:,})" for name, n in audit.class_counts.items()]
         yield f"classes      {len(dataset.classes):,}: {_first(counts, len(counts), 20)}"

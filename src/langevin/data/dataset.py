@@ -46,6 +46,18 @@ class Audit:
         return self.shape[-1]
 
     @property
+    def model_range(self) -> tuple[float, float]:
+        """What becomes [-1, 1]: the whole range of integers; for floats (0, 1) or (-1, 1) where the data fill most of
+        it, else their own extremes."""
+        if self.dtype != "float32":
+            return 0.0, float(np.iinfo(self.dtype).max)
+        low, high = min(self.low), max(self.high)
+        for a, b in ((0.0, 1.0), (-1.0, 1.0)):
+            if a <= low and high <= b and high - low > 0.75 * (b - a):
+                return a, b
+        return (low, high) if high > low else (low - 1.0, low + 1.0)
+
+    @property
     def constant_channels(self) -> tuple[int, ...]:
         """Channels that have one value over the whole set: a network learns nothing from them."""
         return tuple(c for c, (low, high) in enumerate(zip(self.low, self.high, strict=True)) if low == high)

@@ -92,10 +92,13 @@ def decode(data: bytes, *, every_frame: bool = False, at_least: int | None = Non
             for k, frame in enumerate(ImageSequence.Iterator(im) if every_frame else [im]):
                 if k == MAX_FRAMES:
                     return
+                _check_pixels(frame)
                 frame.load()
                 yield _upright(_pixels(frame), _orientation(frame))
         except Unusable:
             raise
+        except Image.DecompressionBombError as error:
+            raise Unusable("TOO_MANY_PIXELS", str(error).partition(",")[0]) from None
         except _BROKEN as error:
             raise _damage(error) from None
 
@@ -111,11 +114,15 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
         if data.startswith(_SIGNATURES) and not data.startswith(b"BM"):
             raise _damage(error) from None
         raise Unusable("NOT_AN_IMAGE", f"starts with {_shown(data)}") from error
+    _check_pixels(im)
+    return im
+
+
+def _check_pixels(im: Image.Image) -> None:
     if im.width * im.height > MAX_PIXELS:
         raise Unusable(
             "TOO_MANY_PIXELS", f"{im.width} x {im.height}; at most {MAX_PIXELS // 10**6} million are decoded"
         )
-    return im
 
 
 def _damage(error: BaseException) -> Unusable:

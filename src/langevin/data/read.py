@@ -13,7 +13,7 @@ from langevin.data.dataset import Audit, Dataset, Reject
 from langevin.data.fit import Options
 from langevin.data.gather import gather
 from langevin.data.sources.base import Source
-from langevin.errors import DataError
+from langevin.errors import DataError, UsageError
 
 # Entries that are no picture, or were left out on purpose: listed, but not held against the data.
 _UNCOUNTED = frozenset(("LINK_LOOP", "UNREADABLE_FOLDER", "SKIPPED_SIZE"))
@@ -28,6 +28,8 @@ def dataset(
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Raises DataError where too much is unusable or nothing is left."""
+    if not 0 <= allow_rejects <= 1:
+        raise UsageError(f"{allow_rejects} is no fraction", where="allow_rejects", help="from 0 to 1, such as 0.01")
     entry = gather(source, options, root, progress)
     facts, rows = entry.facts, entry.rows
     rejects = [*source.rejects, *(Reject(source.names[i], code, detail) for i, code, detail in facts["rejects"])]
@@ -116,7 +118,7 @@ def _check(source: Source, rejects: list[Reject], good: int, allow: float) -> No
         raise DataError(
             f"no usable pictures: {good + bad:,} found ({reasons}), {sum(source.ignored.values()):,} other files",
             where=source.where,
-            help="a folder of PNG, JPEG, WebP, GIF, BMP or TIFF files, flat or with a folder a class",
+            help=_instead(source),
         )
     if bad > allow * (good + bad):
         first = next(reject for reject in rejects if reject.code not in _UNCOUNTED)
@@ -125,6 +127,14 @@ def _check(source: Source, rejects: list[Reject], good: int, allow: float) -> No
             where=f"{source.where}, first {first.name!a}: {first.code} {first.detail}",
             help=f"mend or remove them, or allow it with allow_rejects = {_above(bad / (good + bad))}",
         )
+
+
+def _instead(source: Source) -> str:
+    """What to give instead of a place without pictures."""
+    arrays = [suffix for suffix in (".npz", ".npy", ".zip") if source.ignored.get(suffix)]
+    if arrays:
+        return f"the folder holds {' and '.join(arrays)} files: name one of them"
+    return "a folder of PNG, JPEG, WebP, GIF, BMP or TIFF files, flat or with a folder a class"
 
 
 def _above(fraction: float) -> float:

@@ -13,6 +13,7 @@ from langevin.data import cache as caches
 from langevin.data.dataset import Dataset
 from langevin.data.fit import Options
 from langevin.data.modality.base import Modality
+from langevin.data.png import read_metadata
 from langevin.data.read import dataset as dataset_of
 from langevin.data.show import grid
 from langevin.data.sources.arrays import npy, npz
@@ -20,6 +21,8 @@ from langevin.data.sources.digits import digits, is_digits
 from langevin.data.sources.folder import folder, zipped
 from langevin.data.sources.idx import idx, is_idx
 from langevin.data.write import write
+
+__all__ = ["Image", "grid", "read_metadata", "write"]
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow
@@ -65,9 +68,8 @@ class Image(Modality):
     def codec(self, dataset: Dataset) -> Pixels:
         from langevin.data.codec.pixels import Pixels
 
-        dtype, low, high = str(dataset.items.dtype), None, None
-        if dtype == "float32":
-            low, high = float_range(min(dataset.audit.low), max(dataset.audit.high))
+        dtype = str(dataset.items.dtype)
+        low, high = dataset.audit.model_range if dtype == "float32" else (None, None)
         return Pixels(dtype=dtype, channels=dataset.shape[-1], low=low, high=high, squeeze=dataset.squeeze)
 
     def write(self, items: np.ndarray, path: str | Path, *, metadata: list[dict[str, Any]] | None = None) -> list[Path]:
@@ -75,11 +77,3 @@ class Image(Modality):
 
     def preview(self, items: np.ndarray, columns: int | None = None) -> Pillow.Image:
         return grid(items, columns)
-
-
-def float_range(low: float, high: float) -> tuple[float, float]:
-    """The range that becomes [-1, 1]: (0, 1) or (-1, 1) where the data fill most of it, else their own extremes."""
-    for a, b in ((0.0, 1.0), (-1.0, 1.0)):
-        if a <= low and high <= b and high - low > 0.75 * (b - a):
-            return a, b
-    return (low, high) if high > low else (low - 1.0, low + 1.0)

@@ -16,7 +16,7 @@ import numpy as np
 from langevin.data import cache
 from langevin.data.columns import named_columns
 from langevin.data.sources.base import Blocks, Encoded, Source
-from langevin.data.sources.stream import stream, whole
+from langevin.data.sources.stream import damage_refused, stream, whole
 from langevin.errors import DataError, RefusedError
 
 IMAGE_NAMES = ("images", "image", "x", "arr_0", "data")
@@ -39,11 +39,8 @@ def npy(path: Path, root: Path) -> Source:
 
 def npz(path: Path, root: Path) -> Source:
     """Pictures with their columns. Raises RefusedError for pickled objects, DataError where no picture array is found."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise RefusedError(f"not a whole .npz file: {error}", where=str(path)) from None
+    with damage_refused(str(path)), zipfile.ZipFile(path) as archive:
+        members = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
 
     stored = path.stat().st_size
     arrays = {name: _blocks(partial(_member, path, name), f"{path}:{name}", stored) for name in members}
@@ -88,14 +85,9 @@ def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    try:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = read[version](file, max_header_size=10_000)
-    except (ValueError, KeyError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
-        raise RefusedError(
-            f"not a plain array: {str(error).splitlines()[0] if str(error) else type(error).__name__}", where=where
-        ) from None
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, fortran, dtype = read[version](file, max_header_size=10_000)
     if dtype.hasobject:
         raise RefusedError(
             "an array of Python objects can run code when it is loaded, and was not loaded",
@@ -106,7 +98,7 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtyp
 
 
 def _blocks(opened: Callable[[], AbstractContextManager[IO[bytes]]], where: str, stored: int) -> Blocks:
-    with opened() as file:
+    with damage_refused(where), opened() as file:
         shape, fortran, dtype = _header(file, where)
 
     @contextmanager

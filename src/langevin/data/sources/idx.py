@@ -16,7 +16,7 @@ import numpy as np
 from langevin.data import cache
 from langevin.data.columns import named_columns
 from langevin.data.sources.base import Blocks, Source
-from langevin.data.sources.stream import stream, taken, whole
+from langevin.data.sources.stream import damage_refused, stream, taken, whole
 from langevin.errors import DataError, RefusedError
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -89,7 +89,7 @@ def _open(file: Path) -> AbstractContextManager[IO[bytes]]:
 
 
 def _blocks(file: Path) -> Blocks:
-    with _open(file) as values:
+    with damage_refused(str(file)), _open(file) as values:
         head = taken(values, 4, str(file))
         if head[:2] != b"\0\0" or head[2] not in _TYPES or not 1 <= head[3] <= 4:
             raise RefusedError("not an idx file", where=str(file))

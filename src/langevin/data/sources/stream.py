@@ -1,18 +1,35 @@
 """Arrays read from a stream in runs of items, never more at once than a block, never more than the file can hold."""
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import IO
 
 import numpy as np
 
 from langevin.data.sources.base import Blocks
-from langevin.errors import RefusedError
+from langevin.errors import LangevinError, RefusedError
 
 _BLOCK = 4 << 20  # bytes
 _DEFLATE = 1_100  # no deflate stream grows by more than 1,032
+
+
+@contextmanager
+def damage_refused(where: str) -> Iterator[None]:
+    """What the readers of zips, gzips and array headers raise at a damaged file becomes a RefusedError."""
+    try:
+        yield
+    except LangevinError:
+        raise
+    except (
+        zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, LookupError, SyntaxError, tokenize.TokenError,
+        NotImplementedError, RuntimeError, MemoryError, OverflowError, TypeError,
+    ) as error:  # fmt: skip
+        raise RefusedError(
+            f"damaged: {str(error).partition(chr(10))[0] or type(error).__name__}", where=where
+        ) from None
 
 
 def stream(
@@ -34,7 +51,7 @@ def stream(
         raise RefusedError(f"says it holds {shape} of {dtype}, which {stored:,} bytes cannot", where=where)
 
     def read() -> Iterator[np.ndarray]:
-        with opened() as file:
+        with damage_refused(where), opened() as file:
             if fortran:  # the first axis is the fastest: there is no stream of items
                 yield np.frombuffer(taken(file, count * each, where), dtype).reshape(shape, order="F")
                 return
@@ -48,10 +65,8 @@ def stream(
 
 def taken(file: IO[bytes], size: int, where: str) -> bytes:
     """Exactly `size` bytes. Raises RefusedError where the file is damaged or ends before."""
-    try:
+    with damage_refused(where):
         data = file.read(size)
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
-        raise RefusedError(f"damaged: {error}", where=where) from None
     if len(data) != size:
         raise RefusedError("ends before its header says", where=where)
     return data

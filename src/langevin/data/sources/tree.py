@@ -1,11 +1,11 @@
 """Files under a folder or in a zip, by name. Nothing is extracted, no link is followed twice, nothing outside is read."""
 
 import contextlib
+import errno
 import os
 import stat
 import time
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from langevin.data.dataset import Reject
 from langevin.data.pictures import FOREIGN, MAX_BYTES, SUFFIXES
 from langevin.data.sources.base import Unusable
+from langevin.data.sources.stream import damage_refused
 from langevin.errors import DataError, RefusedError
 
 TABLES = ("metadata.csv", "metadata.jsonl")
@@ -82,7 +83,7 @@ def folder_tree(root: Path) -> Tree:
                     raise Unusable("VANISHED", what) from None
                 time.sleep(0.02)
             except OSError as error:
-                code = "LINK_LOOP" if error.errno == 40 else "UNREADABLE"
+                code = "LINK_LOOP" if error.errno == errno.ELOOP else "UNREADABLE"
                 raise Unusable(code, error.strerror or str(error)) from None
         raise AssertionError("unreachable")
 
@@ -96,11 +97,9 @@ def folder_tree(root: Path) -> Tree:
 
 def zip_tree(path: Path) -> Tree:
     """The members of a zip. Raises RefusedError for what is no whole zip, or grows beyond reason."""
-    try:
+    with damage_refused(str(path)):
         archive = zipfile.ZipFile(path)
         members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise RefusedError(f"not a whole zip: {error}", where=str(path)) from None
     grown = sum(info.file_size for info in members.values())
     if grown > max(_GROWTH_MINDED, _GROWTH * path.stat().st_size):
         raise RefusedError(f"{path.stat().st_size:,} bytes that would grow to {grown:,}", where=str(path))
@@ -111,12 +110,10 @@ def zip_tree(path: Path) -> Tree:
         if info.file_size > MAX_BYTES:
             raise Unusable("TOO_LARGE", f"{info.file_size:,} bytes")
         try:
-            with archive.open(info) as file:
+            with damage_refused(name), archive.open(info) as file:
                 return file.read(MAX_BYTES)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise Unusable("BROKEN", f"damaged in the archive: {error}") from None
-        except (RuntimeError, NotImplementedError, OSError) as error:  # encrypted, or an unknown compression
-            raise Unusable("UNREADABLE", str(error)) from None
+        except RefusedError as error:  # damaged, encrypted, or compressed in an unknown way
+            raise Unusable("UNREADABLE", error.what) from None
 
     return _sorted_out([name for name in members if not _leads_out(name)], read, lambda name: None, rejects)
 
