@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from langevin.errors import UsageError
 from langevin.networks import MLP, Network, UNet, default_size
-from langevin.networks.layers import even
+from langevin.networks.layers import attend, even, spread
 from langevin.registry import find, name_of
 
 CONDITIONS = {
@@ -139,6 +139,20 @@ def test_first_convolution_is_unshuffle_and_convolution():
     torch.testing.assert_close(net.enter(x), expected)
 
 
+def test_spread_is_pixel_shuffle():
+    x = torch.randn(2, 3 * 9, 4, 5)
+    assert torch.equal(spread(x, 3), F.pixel_shuffle(x, 3))
+    assert torch.equal(spread(x[..., 0], 3)[:, 5, 7], x[:, 3 * 5 + 7 % 3, 7 // 3, 0])
+
+
+def test_attend_is_scaled_dot_product_attention():
+    q, k, v = torch.randn(3, 2, 2, 5, 8).double()
+    mask = torch.rand(2, 1, 1, 5) > 0.4
+    mask[..., 0] = True
+    torch.testing.assert_close(attend(q, k, v), F.scaled_dot_product_attention(q, k, v))
+    torch.testing.assert_close(attend(q, k, v, mask), F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+
+
 def conditioned(**more: object) -> tuple[UNet, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     net = stir(unet((1, 6, 6), conditions=CONDITIONS, **more)).double()
     x, c = (u.double() for u in batch((1, 6, 6)))
@@ -207,7 +221,7 @@ def test_wrong_conditions_name_the_right_ones():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"dims": 4}, {"widths": []}, {"attention": [2]}, {"widths": [8, 15]}, {"blocks": 0}],
+    [{"dims": 4}, {"widths": []}, {"attention": [2]}, {"widths": [8, 17]}, {"blocks": 0}],
     ids=str,
 )
 def test_sizes_that_cannot_be(wrong):

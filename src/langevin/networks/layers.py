@@ -36,6 +36,28 @@ def crop(x: Tensor, spatial: torch.Size) -> Tensor:
     return x[(..., *(slice(n) for n in spatial))]
 
 
+def spread(x: Tensor, patch: int) -> Tensor:
+    """(B, C * patch**dims, *spatial) -> (B, C, *(patch * spatial)): pixel shuffle in any number of dimensions."""
+    dims = x.dim() - 2
+    x = x.unflatten(1, (-1, *[patch] * dims))
+    order = [i for axis in range(dims) for i in (2 + dims + axis, 2 + axis)]
+    x = x.permute(0, 1, *order)
+    return x.reshape(*x.shape[:2], *(patch * n for n in x.shape[2::2]))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k' / sqrt(d)) v over (B, heads, L, d); mask (..., L of k) says which positions count.
+
+    On the CPU in plain products: for the few positions of a lowest level they are three times as fast as the fused kernel.
+    """
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1) @ v
+
+
 class Residual(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))) * (1 + scale) + shift)), scale and shift linear in the embedding."""
 
@@ -48,11 +70,11 @@ class Residual(nn.Module):
         self.straight = CONV[dims](width, out, 1) if width != out else nn.Identity()
 
     def forward(self, x: Tensor, e: Tensor, sequence: Tokens = None) -> Tensor:
-        h = F.silu(self.norm(x.movedim(1, -1)), inplace=True).movedim(-1, 1)
+        h = F.silu(self.norm(x.movedim(1, -1))).movedim(-1, 1)
         h = self.conv(h).movedim(1, -1)
         scale, shift = self.modulation(e).view(len(e), *[1] * (h.dim() - 2), -1).chunk(2, -1)
         h = torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), 1 + scale)
-        return self.straight(x) + self.out(F.silu(h, inplace=True).movedim(-1, 1))
+        return self.straight(x) + self.out(F.silu(h).movedim(-1, 1))
 
 
 class Attention(nn.Module):
@@ -75,5 +97,5 @@ class Attention(nn.Module):
             k, v = (torch.cat(pair, 1) for pair in zip((k, v), self.tokens(more).chunk(2, -1), strict=True))
             mask = F.pad(counts, (q.shape[1], 0), value=True)[:, None, None]
         q, k, v = (u.unflatten(-1, (self.heads, -1)).transpose(1, 2) for u in (q, k, v))
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        a = attend(q, k, v, mask).transpose(1, 2).flatten(2)
         return x + self.out(a.transpose(1, 2).unflatten(2, x.shape[2:]))

@@ -1,7 +1,7 @@
 """The default network for pictures, sound and volumes: a U-Net that spends its arithmetic at low resolution.
 
 A picture enters by one strided convolution, which is pixel-unshuffle and a 3x3 convolution in one (Shi et al. 2016,
-arXiv:1609.05158), so that nothing is ever computed at full resolution; it leaves by its transpose. Between them:
+arXiv:1609.05158), so that nothing is ever computed at full resolution; it leaves by a convolution and pixel shuffle. Between them:
 residual blocks with adaptive layer norm, skip connections, and attention at the lowest level (Ronneberger et al. 2015,
 arXiv:1505.04597; Dhariwal and Nichol 2021, arXiv:2105.05233, appendix A).
 """
@@ -15,7 +15,7 @@ from torch import Tensor, cat, nn
 from langevin.errors import UsageError
 from langevin.networks.base import Network
 from langevin.networks.conditions import Conditions
-from langevin.networks.layers import CONV, CONV_TRANSPOSE, Attention, Residual, channels_last, crop, even, zero
+from langevin.networks.layers import CONV, CONV_TRANSPOSE, Attention, Residual, channels_last, crop, even, spread, zero
 
 
 class UNet(Network):
@@ -31,7 +31,7 @@ class UNet(Network):
         blocks: residual blocks of each level on the way down, and as many on the way up.
         attention: levels, by index, that attend: after their blocks on the way down, and on the way up too except for
             the lowest, where down meets up.
-        head: channels of an attention head.
+        head: channels of an attention head, at least.
         features: width of the embedding of noise level and conditions.
         conditions: name -> setting, see `Conditions`.
 
@@ -49,7 +49,7 @@ class UNet(Network):
         widths: Sequence[int] = (64, 128),
         blocks: int = 2,
         attention: Sequence[int] = (1,),
-        head: int = 32,
+        head: int = 64,
         features: int = 256,
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
@@ -61,8 +61,8 @@ class UNet(Network):
             raise UsageError("channels, patch, widths, blocks and features must be positive, and there must be a level")
         if any(not 0 <= i < len(widths) for i in attention):
             raise UsageError(f"attention names level {max(attention)}, but levels are 0 to {len(widths) - 1}")
-        if any(widths[i] % min(head, widths[i]) for i in attention):
-            raise UsageError(f"widths of levels with attention must be multiples of head = {head}")
+        if any(widths[i] % max(1, widths[i] // head) for i in attention):
+            raise UsageError(f"a level that attends cannot be cut into heads of {head} channels or a little more")
         self.config = {
             "channels": channels,
             "out_channels": out_channels,
@@ -86,8 +86,8 @@ class UNet(Network):
 
         steps = list(pairwise(widths))
         bottom = len(steps)
-        ends = {"kernel_size": 3 * patch, "stride": patch, "padding": patch}  # unshuffle, then 3x3
-        self.enter = CONV[dims](channels + self.conditions.extra_channels, widths[0], **ends)
+        enter = channels + self.conditions.extra_channels
+        self.enter = CONV[dims](enter, widths[0], 3 * patch, stride=patch, padding=patch)  # unshuffle, then 3x3
         self.down = nn.ModuleList(nn.ModuleList(chain(i, fine)) for i, (fine, _) in enumerate(steps))
         self.shrink = nn.ModuleList(CONV[dims](fine, coarse, 2, stride=2) for fine, coarse in steps)
         self.bottom = nn.ModuleList(
@@ -96,7 +96,7 @@ class UNet(Network):
         self.grow = nn.ModuleList(CONV_TRANSPOSE[dims](coarse, fine, 2, stride=2) for fine, coarse in steps)
         self.up = nn.ModuleList(nn.ModuleList(chain(i, 2 * fine)) for i, (fine, _) in enumerate(steps))
         self.norm = nn.LayerNorm(widths[0])
-        self.leave = zero(CONV_TRANSPOSE[dims](widths[0], out_channels, **ends))
+        self.leave = zero(CONV[dims](widths[0], out_channels * patch**dims, 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """See `Network.forward`. x: (B, channels, *spatial), as many spatial axes as `dims`."""
@@ -119,4 +119,4 @@ class UNet(Network):
             for layer in level:
                 h = layer(h, e, sequence)
         h = nn.functional.silu(self.norm(h.movedim(1, -1))).movedim(-1, 1)
-        return crop(self.leave(h), x.shape[2:])
+        return crop(spread(self.leave(h), self.patch), x.shape[2:])
