@@ -144,6 +144,8 @@ def test_what_cannot_be_measured_is_said(digits):
         figures(train, held_out, new[:5])
     with pytest.raises(DataError, match="real ones"):
         figures(train, held_out, new / 255)
+    with pytest.raises(DataError, match="not finite"):
+        figures(train / 255, held_out / 255, np.full_like(new / 255, np.nan))
 
 
 def test_jackknife_error_is_the_spread_over_draws():

@@ -96,8 +96,10 @@ class Features(ABC):
         basis = basis[:, ::-1]
         basis = basis * np.sign(basis[np.abs(basis).argmax(0), np.arange(dim)])
         described = f"{cls.name}: {cls.definition}; dim {dim}; {items.dtype.str} {items.shape}"
-        digest = hashlib.sha256(described.encode() + np.ascontiguousarray(items).tobytes()).hexdigest()
-        return cls(origin + mean, scale, basis, digest)
+        digest = hashlib.sha256(described.encode())
+        for item in items:  # may be a memory map larger than memory
+            digest.update(np.ascontiguousarray(item).data)
+        return cls(origin + mean, scale, basis, digest.hexdigest())
 
     @property
     def dim(self) -> int:

@@ -79,19 +79,20 @@ class Yardstick:
         the floor. Samples of a model that saw both are then held against half of what it saw, as the other half is.
         Raises DataError where that leaves fewer than 16 items on a side.
         """
-        train, fresh = np.asarray(train), np.asarray(held_out if held_out is not None else train[:0])
-        if has_unseen := len(fresh) >= LEAST:
-            fresh = fresh[np.random.default_rng(seed).permutation(len(fresh))]
+        rng, train = np.random.default_rng(seed), np.asarray(train)
+        has_unseen = held_out is not None and len(held_out) >= LEAST
+        if held_out is not None and has_unseen:
+            fresh = np.asarray(held_out)[rng.permutation(len(held_out))[:count]]
         else:
-            order = np.random.default_rng(seed).permutation(len(train))
-            train, fresh = train[order[: len(train) // 2]], train[order[len(train) // 2 :]]
-        count = min(count, len(fresh))
+            order, half = rng.permutation(len(train)), len(train) // 2
+            train, fresh = train[order[:half]], train[order[half:][:count]]
+        count = len(fresh)
         if min(count, len(train)) < LEAST:
             raise DataError(
                 f"{count} items to compare with {len(train)} real ones are too few for a distance of laws",
                 help=f"{LEAST} generated items and {2 * LEAST} real ones are the least; hundreds say more",
             )
-        return cls(train, fresh[:count], has_unseen, count, seed)
+        return cls(train, fresh, has_unseen, count, seed)
 
     @cached_property
     def features(self) -> list[Features]:
@@ -116,6 +117,8 @@ class Yardstick:
                 f"generated items are {generated.dtype} {generated.shape[1:]}, "
                 f"real ones {self.train.dtype} {self.train.shape[1:]}"
             )
+        if generated.dtype.kind == "f" and not np.isfinite(generated).all():
+            raise DataError("generated items hold values that are not finite")
         if len(generated) < self.count:
             if len(generated) < LEAST:
                 raise DataError(f"{len(generated)} generated items are too few", help=f"make {LEAST} or more")
