@@ -61,6 +61,8 @@ def test_rate_is_the_derivative(schedule: Schedule) -> None:
         - schedule.log_snr(t + 2 * h)
     ) / (12 * h)
     torch.testing.assert_close(schedule.log_snr_rate(t), five, rtol=1e-7, atol=0)
+    with torch.inference_mode():
+        assert torch.equal(schedule.log_snr_rate(t.clone()), schedule.log_snr_rate(t))
     end = schedule.log_snr_rate(torch.ones(3, dtype=F64))
     if math.isfinite(schedule.log_snr(torch.ones((), dtype=F64))):
         assert bool((end < 0).all()) and bool(end.isfinite().all())

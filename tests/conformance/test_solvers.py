@@ -2,6 +2,7 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -180,6 +181,21 @@ def test_a_batch_is_its_samples(solver: Solver[Any], dtype: torch.dtype) -> None
     whole = draw(list(range(8)))
     assert torch.equal(whole, torch.cat([draw([0, 1, 2, 3]), draw([4, 5, 6, 7])]))
     assert torch.equal(whole[[6, 1]], draw([6, 1]))
+
+
+@every_solver
+def test_single_precision_is_enough(solver: Solver[Any]) -> None:
+    for schedule in (VE(), VPLinear(), Flow(), SCHEDULES["tabulated, alpha 0"]):
+        denoiser, times, x = oracles.oracle_a(schedule), Karras()(schedule, 15), oracles.starts(schedule, 20).float()
+
+        def noise(step: int, dtype: torch.dtype) -> rng.Noise:  # the same numbers in both
+            return lambda like: rng.keyed(range(20))(step)(like.float()).to(dtype)
+
+        single, double = (
+            measure.last(denoiser, solver, x.to(dtype), times, partial(noise, dtype=dtype))
+            for dtype in (torch.float32, F64)
+        )
+        assert (single.double() - double).abs().max() < 1e-4
 
 
 @every_solver

@@ -40,11 +40,12 @@ class EmpiricalDenoiser(Denoiser):
         """|x - alpha p_i|^2 (B, N) and sigma^2 (B, 1)."""
         flat, points = x.flatten(1), self.points.flatten(1)
         alpha, sigma = (a.expand(len(x), 1) for a in self.process.coefficients(t, flat))
-        if bool((alpha == alpha[0]).all()):  # one time for all: one set of scaled points
-            squares = torch.cdist(flat, alpha[0] * points, compute_mode="donot_use_mm_for_euclid_dist").square()
-        else:
-            squares = (flat[:, None] - alpha[:, None] * points).square().sum(2)
-        return squares, sigma.square()
+        rows = [flat] if t.ndim == 0 else flat.split(1)  # that share their scaled points
+        distances = [
+            torch.cdist(x, a * points, compute_mode="donot_use_mm_for_euclid_dist")
+            for x, a in zip(rows, alpha, strict=False)
+        ]
+        return torch.cat(distances).square(), sigma.square()
 
     def weights(self, x_t: Tensor, t: Tensor) -> Tensor:
         """(B, N) p(i | x_t)."""

@@ -33,8 +33,8 @@ class Schedule(ABC):
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
         """d log_snr / dt at t in (0, 1), by automatic differentiation; negative."""
-        with torch.enable_grad():
-            t = t.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            t = t.detach().clone().requires_grad_()
             (rate,) = torch.autograd.grad(self.log_snr(t).sum(), t)
         return rate
 
