@@ -22,7 +22,7 @@ from langevin.solvers import Solver, trajectory
 from langevin.solvers.grids import Uniform
 
 ERRORS_AT_32 = {"ddim": 3.04e-2, "heun": 3.43e-3, "dpmpp": 1.97e-3}
-"""Mean absolute error of 200 starts on oracle A in 32 steps, of a separate implementation in NumPy."""
+"""Mean absolute error of 200 starts on oracle A in 32 steps; the tests find it again in NumPy alone."""
 
 ANCESTRAL_RATIOS = {8: 0.354, 16: 0.554, 32: 0.731, 64: 0.851, 128: 0.922, 256: 0.960}
 """Variance of ancestral samples of N(0, .5^2) over the true one, N log-uniform steps from sigma 80 to .002, point posterior."""
