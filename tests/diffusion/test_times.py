@@ -98,6 +98,18 @@ def test_importance_leaves_the_mean_what_it_is() -> None:
         assert abs((importance * f(t)).mean().item() / exact - 1) < 1e-4
 
 
+def test_a_loss_that_is_not_finite_is_forgotten() -> None:
+    law, t = trained(), torch.tensor([0.1, 0.1, 0.9], dtype=torch.float64)
+    found = law.update(t, torch.tensor([2.0, math.nan, math.inf]))
+    expected = law.update(t[:1], torch.tensor([2.0]))
+    assert torch.equal(found.moments, expected.moments) and torch.equal(found.counts, expected.counts)
+
+
+def test_losses_of_zero_leave_it_uniform() -> None:
+    law = LossAware(4, warm=1).update((torch.arange(4, dtype=torch.float64) + 0.5) / 4, torch.zeros(4))
+    torch.testing.assert_close(law.probabilities, torch.full((4,), 0.25, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
 def test_an_update_gives_a_new_law() -> None:
     law = trained()
     before = law.moments.clone()

@@ -78,7 +78,7 @@ class LossAware(TimeLaw):
         """(bins,) mass of each part."""
         if bool((self.counts < self.warm).any()):
             return torch.full((self.bins,), 1 / self.bins, dtype=torch.float64)
-        p = self.moments.sqrt()
+        p = self.moments.clamp(min=1e-60).sqrt()  # even where every loss is 0
         return (1 - self.floor) * p / p.sum() + self.floor / self.bins
 
     def __call__(self, u: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
@@ -90,9 +90,10 @@ class LossAware(TimeLaw):
         return t.clamp(2.0**-53, 1), 1 / (p[i] * self.bins)
 
     def update(self, t: Tensor, loss: Tensor) -> "LossAware":
-        """The law after losses (B,) at times t (B,), without their importance."""
-        i = (t.detach().cpu() * self.bins).long().clamp(max=self.bins - 1)
+        """The law after losses (B,) at times t (B,), without their importance; what is not finite is not counted."""
         square = loss.detach().cpu().double().square()
+        i = (t.detach().cpu() * self.bins).long().clamp(max=self.bins - 1)[square.isfinite()]
+        square = square[square.isfinite()]
         hits = torch.zeros_like(self.counts).index_add_(0, i, torch.ones_like(square))
         mean = torch.zeros_like(self.moments).index_add_(0, i, square) / hits.clamp(min=1)
         first = self.counts == 0
