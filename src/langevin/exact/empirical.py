@@ -40,7 +40,7 @@ class EmpiricalDenoiser(Denoiser):
         """|x - alpha p_i|^2 (B, N) and sigma^2 (B, 1)."""
         flat, points = x.flatten(1), self.points.flatten(1)
         alpha, sigma = (a.expand(len(x), 1) for a in self.process.coefficients(t, flat))
-        rows = [flat] if t.ndim == 0 else flat.split(1)  # that share their scaled points
+        rows = [flat] if t.ndim == 0 else list(flat[:, None])  # those that share their scaled points
         distances = [
             torch.cdist(x, a * points, compute_mode="donot_use_mm_for_euclid_dist")
             for x, a in zip(rows, alpha, strict=False)
