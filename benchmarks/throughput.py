@@ -106,7 +106,7 @@ def matched(name: str, size: int, channels: int, like: tuple[int, ...], wanted: 
         tried = [tuple(n * (w // like[0]) for w in like) for n in range(first - 4, first + 5) if n % 2 == 0]
     else:
         around = [[max(1, round(w * scale / 8) + d) * 8 for d in (-1, 0, 1)] for w in like]
-        tried = [w for w in product(*around) if name != "langevin" or w[-1] % 32 == 0]
+        tried = [w for w in product(*around) if name != "langevin" or w[-1] % max(1, w[-1] // 64) == 0]
     for widths in tried:
         bend = max(abs(math.log(w / (v * scale))) for w, v in zip(widths, like, strict=True))
         found.append((abs(params(widths) / wanted - 1), bend, widths))
