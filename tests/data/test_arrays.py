@@ -191,6 +191,10 @@ def test_damaged_and_lying_idx_files_are_refused(tmp_path: Path) -> None:
         plain.write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", *axes) + values.tobytes())
         with pytest.raises(RefusedError):
             opened(plain, tmp_path)
+    flat = tmp_path / "d-images-idx3-ubyte"
+    flat.write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", 40, 6, 0))
+    with pytest.raises(DataError, match="no array of pictures"):
+        opened(flat, tmp_path)
     other = tmp_path / "c-images-idx3-ubyte"
     other.write_bytes(b"\x80\x04K\x01." + bytes(100))
     with pytest.raises(RefusedError, match="not an idx"):

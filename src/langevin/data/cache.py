@@ -25,7 +25,7 @@ import numpy as np
 
 from langevin.errors import DiskError
 
-FORMAT = 1
+FORMAT = 2
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR, errno.EIO}
 ROW = np.dtype([("digest", "u1", 32), ("source", "<i8"), ("frame", "<i4")])
 CHECKED_IN_FULL = 1 << 28  # bytes of items up to which each one's sha256 is compared when an entry is opened

@@ -41,7 +41,12 @@ def idx(path: Path, root: Path) -> Source:
     pictures.sort(key=lambda file: (_is_held_out(file), file.name))
     parts = [_blocks(file) for file in pictures]
     for file, part in zip(pictures, parts, strict=True):
-        if len(part.shape) not in (3, 4) or part.shape[1:] != parts[0].shape[1:] or part.dtype != parts[0].dtype:
+        if (
+            len(part.shape) not in (3, 4)
+            or 0 in part.shape[1:]
+            or part.shape[1:] != parts[0].shape[1:]
+            or part.dtype != parts[0].dtype
+        ):
             raise DataError(f"{part.shape} {part.dtype} is no array of pictures like the first part", where=str(file))
     labels = [_labels(folder, file, part.shape[0]) for file, part in zip(pictures, parts, strict=True)]
     labelled = all(part is not None for part in labels)
