@@ -169,6 +169,19 @@ def test_idx_folder_with_an_official_split(tmp_path: Path) -> None:
     assert one.classes == ("0", "1", "2", "3")
 
 
+def test_the_fingerprint_knows_the_official_split(tmp_path: Path) -> None:
+    values, seen = RANDOM.integers(0, 256, (50, 6, 5), dtype=np.uint8), set()
+    for held in (10, 11):
+        folder = tmp_path / f"hold-{held}"
+        folder.mkdir()
+        write_idx(folder / "train-images-idx3-ubyte", values[:-held])
+        write_idx(folder / "t10k-images-idx3-ubyte", values[-held:])
+        got = opened(folder, tmp_path)
+        assert np.array_equal(got.items[..., 0], values)
+        seen.add(got.fingerprint)
+    assert len(seen) == 2
+
+
 @pytest.mark.parametrize(("dtype", "kept"), [("int16", "uint16"), ("float32", "float32")])
 def test_idx_of_other_types(tmp_path: Path, dtype: str, kept: str) -> None:
     values = RANDOM.integers(0, 3000, (8, 4, 4)).astype(dtype)

@@ -225,6 +225,21 @@ def test_a_thousand_good_and_twenty_bad(tmp_path: Path) -> None:
     assert "\n.png" not in text
 
 
+def test_columns_stay_with_their_pictures_when_others_are_left_out(tmp_path: Path) -> None:
+    for k in range(9):
+        put(tmp_path / "set" / f"{k}.png", np.full((4, 4, 1), k, np.uint8))
+    for k in (0, 4, 5):
+        (tmp_path / "set" / f"{k}.png").write_bytes(b"")
+    rows = "".join(f"{k}.png,text {k},class {k}\n" for k in range(9))
+    (tmp_path / "set" / "metadata.csv").write_text("file_name,text,label\n" + rows)
+    got = opened(tmp_path / "set", tmp_path, allow_rejects=0.5)
+    shown = got.items[:, 0, 0, 0].tolist()
+    assert shown == [1, 2, 3, 6, 7, 8]
+    assert got.columns["text"].tolist() == [f"text {k}" for k in shown]
+    assert [got.classes[label] for label in got.columns["label"]] == [f"class {k}" for k in shown]
+    assert list(got.names) == [f"{k}.png" for k in shown]
+
+
 def test_one_in_a_hundred_is_let_through(tmp_path: Path) -> None:
     for k in range(99):
         put(tmp_path / "set" / f"{k:02d}.png", noise(4, 4, 1))

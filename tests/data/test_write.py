@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -143,6 +144,16 @@ def chunked(kind: bytes, body: bytes) -> bytes:
 def test_hostile_recipes_are_refused(body: bytes) -> None:
     with pytest.raises(RefusedError):
         read_metadata(b"\x89PNG\r\n\x1a\n" + chunked(b"iTXt", body))
+
+
+def test_a_recipe_that_grows_costs_no_memory() -> None:
+    bomb = b"\x89PNG\r\n\x1a\n" + chunked(b"iTXt", b"langevin\0\1\0\0\0" + zlib.compress(bytes(1 << 26)))
+    tracemalloc.start()
+    with pytest.raises(RefusedError, match="more than"):
+        read_metadata(bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
 
 
 def test_files_without_a_recipe(tmp_path: Path) -> None:
