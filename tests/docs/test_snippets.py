@@ -8,6 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]  # README.zh.md: the same examples, see below
@@ -66,6 +67,7 @@ def run(block: Block, names: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
+    torch.set_num_threads(1)  # examples are small: on a busy machine two threads wait for each other
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))
     names: dict[str, object] = {"__name__": "page"}
