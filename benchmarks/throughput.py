@@ -1,6 +1,6 @@
 """Training steps side by side: forward + backward + AdamW + EMA of this U-Net and of others' at equal parameters.
 
-    python benchmarks/throughput.py [--rounds 7] [--batch 64] [--size 28] [--channels 1]
+    python benchmarks/throughput.py [--rounds 7] [--batch 64] [--size 28] [--channels 1] [--threads 2] [--memory]
 
 Prints markdown. Every network is paired with ours at the same number of parameters: theirs at the size that is usual for
 small pictures (32/64/128 channels) against ours widened or narrowed to match, and ours at its default size against theirs
@@ -9,8 +9,11 @@ torch.utils.flop_counter counts (it does not count fused attention on the CPU, i
 fused AdamW and one-call EMA and have glibc kept from returning memory, which is no worse for any of them.
 
 The ceiling is a 3x3 convolution, forward + backward, in the same process, over the shapes such networks have, contiguous
-and channels last: the best shape's median rate. The table also gives the median over the shapes.
-Peak memory is taken in a fresh process for each network: ru_maxrss after four steps less ru_maxrss after the imports.
+and channels last: the best shape's rate. The table also gives the median over the shapes. With one thread time is the
+processor time of the process, which other work on the machine disturbs little; else it is wall clock, and the quickest
+round ("best") beside the median tells how disturbed the machine was. A share of the ceiling compares like with like.
+Peak memory is taken in a fresh process for each network: the peak of resident memory after four steps less the peak
+after the imports.
 """
 
 import argparse
@@ -26,6 +29,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import product
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +118,10 @@ def matched(name: str, size: int, channels: int, like: tuple[int, ...], wanted: 
     return min(near, key=lambda f: f[1])[2]
 
 
+def now() -> float:
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 class Job:
     """A network in training on fixed random pictures."""
 
@@ -135,9 +143,9 @@ class Job:
         torch._foreach_lerp_(self.ema, self.params, 0.001)
 
     def timed(self) -> None:
-        start = time.perf_counter()
+        start = now()
         self.step()
-        self.seconds.append(time.perf_counter() - start)
+        self.seconds.append(now() - start)
 
     def flops(self) -> int:
         with FlopCounterMode(display=False) as counter:
@@ -168,14 +176,14 @@ class Ceiling:
             g = torch.randn(b, c, h, h).contiguous(memory_format=form)
             for repeat in range(4):
                 x.grad = w.grad = None
-                start = time.perf_counter()
+                start = now()
                 F.conv2d(x, w, padding=1).backward(g)
                 if repeat:
-                    self.seconds.setdefault(((b, c, h), layout), []).append(time.perf_counter() - start)
+                    self.seconds.setdefault(((b, c, h), layout), []).append(now() - start)
 
-    def rates(self) -> dict[tuple[tuple[int, int, int], str], float]:
+    def rates(self, of: Callable[[list[float]], float]) -> dict[tuple[tuple[int, int, int], str], float]:
         work = lambda b, c, h: 3 * 2 * b * c * c * 9 * h * h / 1e9  # noqa: E731
-        return {k: work(*k[0]) / statistics.median(s) for k, s in self.seconds.items()}
+        return {k: work(*k[0]) / of(s) for k, s in self.seconds.items()}
 
 
 def peak(name: str, size: int, channels: int, widths: tuple[int, ...], batch: int, keep: bool) -> float:
@@ -184,16 +192,24 @@ def peak(name: str, size: int, channels: int, widths: tuple[int, ...], batch: in
     return float(subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
+def high_water() -> float:
+    """Peak resident memory of this process in MB; ru_maxrss, but without what a parent had when it started this one."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def one(name: str, size: int, channels: int, widths: list[int], batch: int, keep: bool) -> None:
     MAKERS[name](size, channels, tuple(widths))  # imports whatever it needs
-    rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # noqa: E731
-    before = rss()
+    before = high_water()
     if keep:
         keep_memory()
     job = Job(name, size, channels, tuple(widths), batch)
     for _ in range(4):
         job.step()
-    print(rss() - before)
+    print(high_water() - before)
 
 
 def installed(name: str) -> bool:
@@ -210,9 +226,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=28)
     parser.add_argument("--channels", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--memory", action="store_true", help="measure peak memory too, a process for each network")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    torch.set_num_threads(args.threads)
     if args.one:
         return one(*json.loads(args.one))
     keep_memory()
@@ -237,29 +255,31 @@ def main() -> None:
             pass
         ceiling.round()
         for job, gflop in zip(jobs, work, strict=True):
-            memory = [peak(job.name, size, channels, job.widths, batch, keep) for keep in (False, True)]
+            memory = (
+                [peak(job.name, size, channels, job.widths, batch, k) for k in (False, True)] if args.memory else []
+            )
             rows.append((at, job, gflop, memory))
-    rates = ceiling.rates()
+    rates, quick = ceiling.rates(statistics.median), ceiling.rates(min)
     best = max(rates, key=rates.__getitem__)
-    top = rates[best]
     versions = [f"{n} {importlib.metadata.version(p)}" for n, p in PACKAGES.items() if installed(n)]
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {', '.join(versions) or 'no peers'}")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {', '.join(versions) or 'no peers'}; ", end=""
+    )
     print(f"batch {batch}, {channels} x {size} x {size}, {args.rounds} rounds\n")
-    print(f"Ceiling: {top:.0f} GFLOP/s, 3x3 convolution {best[0]} {best[1]}; median over shapes and layouts ", end="")
-    print(f"{statistics.median(rates.values()):.0f}.\n")
+    print(f"Ceiling: median {rates[best]:.0f} GFLOP/s, 3x3 convolution {best[0]} {best[1]}; quickest round ", end="")
+    print(f"{max(quick.values()):.0f}; median over shapes and layouts {statistics.median(rates.values()):.0f}.\n")
     print("| convolution f+b (batch, channels, side) | contiguous | channels last |\n|---|---|---|")
     for shape in Ceiling.shapes:
         print(f"| {shape} | {rates[shape, 'contiguous']:.0f} | {rates[shape, 'channels last']:.0f} |")
-    print(
-        "\n| at | network | widths | parameters | GFLOP/picture | ms/step | pictures/s | GFLOP/s | of ceiling ", end=""
-    )
-    print("| peak MB | with memory kept |\n|---|---|---|---|---|---|---|---|---|---|---|")
+    titles = "at | network | widths | parameters | GFLOP/picture | ms/step | pictures/s | GFLOP/s | of ceiling | best GFLOP/s"
+    titles += " | of best ceiling" + " | peak MB | with memory kept" * args.memory
+    print(f"\n| {titles} |\n|{'---|' * (titles.count('|') + 1)}")
     for at, job, gflop, memory in rows:
-        s = statistics.median(job.seconds)
-        print(
-            f"| {at} | {job.name} | {'/'.join(map(str, job.widths))} | {count(job.net) / 1e6:.2f} M | {gflop / batch:.3f} "
-            f"| {s * 1e3:.0f} | {batch / s:.0f} | {gflop / s:.0f} | {gflop / s / top:.0%} | {memory[0]:.0f} | {memory[1]:.0f} |"
-        )
+        s, q = statistics.median(job.seconds), min(job.seconds)
+        cells = [at, job.name, "/".join(map(str, job.widths)), f"{count(job.net) / 1e6:.2f} M", f"{gflop / batch:.3f}"]
+        cells += [f"{s * 1e3:.0f}", f"{batch / s:.0f}", f"{gflop / s:.0f}", f"{gflop / s / rates[best]:.0%}"]
+        cells += [f"{gflop / q:.0f}", f"{gflop / q / max(quick.values()):.0%}", *(f"{m:.0f}" for m in memory)]
+        print(f"| {' | '.join(cells)} |")
     for name in PACKAGES:
         if not installed(name):
             print(f"| | {name} | not installed |")
