@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.models import small_model
 
 from langevin.cli.main import run
+from tests.models import small_model
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:

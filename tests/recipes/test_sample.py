@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.models import small_model
 
 from langevin.data.png import encoded, read_metadata
 from langevin.errors import RefusedError, UsageError
 from langevin.recipes.sample import replay, sample
+from tests.models import small_model
 
 
 @pytest.fixture

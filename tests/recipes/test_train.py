@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.models import digits_like
 
 import langevin
 from langevin.errors import DataError, UsageError
 from langevin.recipes.console import Console
 from langevin.recipes.lock import lock
 from langevin.recipes.train import train
+from tests.models import digits_like
 
 QUICK = {"network": "{name: unet, channels: 1, dims: 2, patch: 1, widths: [8, 8], attention: []}", "batch": "12"}
 

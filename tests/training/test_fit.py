@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.models import digits_like
 
 from langevin import data
 from langevin.config import parse
@@ -17,6 +16,7 @@ from langevin.rng import SampleNoise
 from langevin.training import TrainState, checkpoint, fit
 from langevin.training.feed import Feed
 from langevin.training.loop import _gradient, learning_rate
+from tests.models import digits_like
 
 TINY = {"name": "unet", "channels": 1, "dims": 2, "patch": 1, "widths": [8, 8], "attention": []}
 
