@@ -51,12 +51,15 @@ class TrainConfig(Part):
     minutes: float | None = Field(None, gt=0, description="wall-clock budget of the training")
     steps: int | None = Field(None, ge=1, description="number of steps instead of minutes")
     seed: int = Field(0, ge=0, lt=2**63)
-    batch: int = Field(64, ge=1, description="samples a step")
+    batch: int | None = Field(None, ge=1, description="samples a step; 32 on a CPU, where steps count, 128 on a GPU")
     micro_batch: int | None = Field(None, ge=1, description="samples at once, where memory is short; same result")
     network: Noun | None = Field(None, description="chosen from the shape and number of the samples")
     schedule: Noun = {"name": "ve"}
     parametrization: Noun | None = Field(None, description="Karras with the data's own standard deviation")
     weight: Noun | None = Field(None, description="Karras with the data's own standard deviation")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the network's products; bfloat16 where the device computes in it. Weights are float32"
+    )
     loss: Literal["denoising", "hybrid"] = Field("denoising", description="hybrid also trains a learned variance")
     uncertainty: bool = Field(False, description="learn how much each noise level weighs")
     times: Noun = {"name": "log_normal"}

@@ -114,7 +114,7 @@ def test_a_checkpoint_of_another_model_is_refused(pictures, tmp_path):
 def test_micro_batches_add_up_to_the_gradient_of_the_batch(pictures, tmp_path):
     grads = []
     for size in (None, 5):
-        run = Run(pictures, tmp_path / str(size), micro_batch=size)
+        run = Run(pictures, tmp_path / str(size), micro_batch=size, precision="float32")
         with torch.no_grad():  # the first output is exactly zero: wake it up
             for p in run.state.network.parameters():
                 p.add_(0.05 * torch.sin(torch.arange(p.numel(), dtype=torch.float32)).view_as(p))

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Literal
 
 from langevin.data.cache import root as cache_root
-from langevin.recipes.machine import Memory, cores, memory
+from langevin.recipes.machine import Memory, cores, memory, multiplies_bfloat16
 
 State = Literal["ok", "warn", "bad"]
 GIB = 2**30
@@ -97,17 +97,13 @@ def threads(number: int, available: float) -> Finding:
 def vectors(torch: ModuleType, cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
     """Whether arithmetic is wide, and whether bf16 has hardware."""
     kind = torch.backends.cpu.get_cpu_capability()
-    try:
-        flags = set(
-            re.findall(r"\w+", next(s for s in cpuinfo.read_text().splitlines() if s.startswith(("flags", "Features"))))
-        )
-    except (OSError, StopIteration):
-        flags = set()
-    has_bf16 = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    has_bf16 = multiplies_bfloat16(cpuinfo)
     value = f"{platform.machine()} {kind}, bf16 {'in hardware' if has_bf16 else 'not in hardware'}"
     if kind in ("DEFAULT", "NO AVX") and platform.machine().lower() in ("x86_64", "amd64"):
         return Finding("vectors", value, "warn", "no AVX2: several times slower than a processor of the last ten years")
-    return Finding("vectors", value, advice="" if has_bf16 else "train in float32 on this CPU; bf16 is far slower here")
+    return Finding(
+        "vectors", value, advice="" if has_bf16 else "training takes float32 on this CPU; bf16 would be far slower"
+    )
 
 
 def memory_left(found: Memory | None) -> Finding:

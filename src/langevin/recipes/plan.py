@@ -15,6 +15,7 @@ from langevin.diffusion.parametrization import Parametrization
 from langevin.model import Model, modality_of
 from langevin.networks import default_size
 from langevin.networks.base import Network
+from langevin.recipes.machine import multiplies_bfloat16
 
 MEASURED = 4096
 """So many items are looked at for the standard deviation of the data."""
@@ -31,6 +32,18 @@ class Plan:
 
     config: TrainConfig
     model: Model
+
+
+def device() -> str:
+    """What a run trains on."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the device has products of bfloat16 in hardware."""
+    if device() == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and multiplies_bfloat16()
 
 
 def measured_std(dataset: Dataset, codec: Codec) -> float:
@@ -57,8 +70,10 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         shape = codec.encode(torch.from_numpy(np.array(dataset.items[:1]))).shape[1:]
         name = "mlp" if len(shape) == 1 else "unet"
         changes["network"] = {"name": name, **default_size(tuple(shape), len(dataset.train_indices))}
-    if config.batch > len(dataset.train_indices):
-        changes["batch"] = max(1, len(dataset.train_indices))
+    batch = config.batch or (128 if device() == "cuda" else 32)
+    changes["batch"] = max(1, min(batch, len(dataset.train_indices)))
+    if config.precision == "auto":
+        changes["precision"] = "bfloat16" if computes_in_bfloat16() else "float32"
     return config.model_copy(update=changes)
 
 

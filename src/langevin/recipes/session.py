@@ -75,7 +75,7 @@ class Session:
         keep_memory()
         self.folder, self.config, self.dataset = folder, config, dataset
         self.console, self.stop, self.started = console, stop, started
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(plan.device())
         self.model = plan.make(config, dataset).to(self.device)
         self.state = TrainState.start(self.model.denoiser.network, config)
         self.feed = Feed(
@@ -83,7 +83,7 @@ class Session:
             self.model.codec,
             dataset.train_indices,
             config.seed,
-            config.batch,
+            config.batch or 1,
             drop=config.dropout,
             mirror=config.data.flip,
             device=self.device,
@@ -110,7 +110,7 @@ class Session:
         parameters = sum(p.numel() for p in network.parameters())
         budget = f"{self.config.steps:,} steps" if self.config.steps else f"{self.config.minutes:g} min"
         self.console.say(
-            f"plan       {parameters / 1e6:.2f} M parameters, batch {self.config.batch}, {budget}, "
+            f"plan       {parameters / 1e6:.2f} M parameters, batch {self.config.batch}, {budget}, {self.config.precision} "
             f"on {self.device.type} ({torch.get_num_threads()} threads)"
         )
         self.console.say(f"run        {self.folder}")
@@ -123,7 +123,7 @@ class Session:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as rows:
             for metrics in fit(self.model.denoiser, self.feed, self.config, self.state, started=self.started):
                 smooth = metrics.loss if smooth is None else 0.98 * smooth + 0.02 * metrics.loss
-                rate = (metrics.step - first) * self.config.batch / max(time.perf_counter() - begun, 1e-9)
+                rate = (metrics.step - first) * self.feed.batch / max(time.perf_counter() - begun, 1e-9)
                 text = f"step {metrics.step:,}  loss {smooth:.4f}  held-out {held_out:.4f}  {rate:,.0f}/s"
                 rows.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
                 now = self._progress()

@@ -103,7 +103,7 @@ def fit(
                 )
         state.optimizer.zero_grad(set_to_none=True)
         state.elapsed = before + time.perf_counter() - start
-        yield Metrics(state.step, min(progress, 1.0), state.elapsed, state.step * config.batch, loss, lr, norm)
+        yield Metrics(state.step, min(progress, 1.0), state.elapsed, state.step * feed.batch, loss, lr, norm)
 
 
 def _gradient(denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig, state: TrainState, weight: Weight) -> float:
@@ -113,17 +113,18 @@ def _gradient(denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig, state:
     t, importance = state.law(feed.times(state.step), schedule)
     keys = feed.noise(state.step).keys
     compute = hybrid_loss if config.loss == "hybrid" else denoising_loss
-    size = config.micro_batch or config.batch
+    size = config.micro_batch or feed.batch
     losses: list[Tensor] = []
-    for k in range(0, config.batch, size):
+    for k in range(0, feed.batch, size):
         part = slice(k, k + size)
         some = {name: value[part] for name, value in cond.items()}
-        loss = compute(denoiser, x0[part], t[part], SampleNoise(keys[part]), weight, cond=some)
+        with torch.autocast(x0.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            loss = compute(denoiser, x0[part], t[part], SampleNoise(keys[part]), weight, cond=some)
         losses.append(loss.detach())
         if state.uncertainty is not None:
             level = noise_level(schedule.alpha(t[part]), schedule.sigma(t[part]))
             loss = state.uncertainty(loss, level)
-        (loss * importance[part].to(loss)).sum().div(config.batch).backward()
+        (loss * importance[part].to(loss)).sum().div(feed.batch).backward()
     every = torch.cat(losses)
     if isinstance(state.law, LossAware):
         state.law = state.law.update(t, every)
