@@ -96,15 +96,24 @@ def test_what_cannot_be_written_says_what_can(tmp_path: Path) -> None:
 
 
 def test_grid_shows_each_picture_enlarged_without_smoothing() -> None:
-    items = noise(5, 8, 8, 3)
+    items = noise(5, 16, 16, 3)
     sheet = np.asarray(grid(items, columns=3, scale=4))
-    assert sheet.shape == (2 + 2 * 34, 2 + 3 * 34, 3)
+    assert sheet.shape == (2 + 2 * 66, 2 + 3 * 66, 3)
     for k in range(5):
-        top, left = 2 + k // 3 * 34, 2 + k % 3 * 34
-        assert np.array_equal(sheet[top : top + 32 : 4, left : left + 32 : 4], items[k])
-        assert np.array_equal(sheet[top + 3 : top + 32 : 4, left + 3 : left + 32 : 4], items[k])
+        top, left = 2 + k // 3 * 66, 2 + k % 3 * 66
+        assert np.array_equal(sheet[top : top + 64 : 4, left : left + 64 : 4], items[k])
+        assert np.array_equal(sheet[top + 3 : top + 64 : 4, left + 3 : left + 64 : 4], items[k])
     assert (sheet[-1] == 255).all()
     assert grid(items).size[0] >= 3 * 64
+
+
+def test_pictures_too_small_to_be_read_are_smoothed() -> None:
+    edge = np.zeros((1, 8, 8, 1), np.uint8)
+    edge[:, :, 4:] = 200
+    tile = np.asarray(grid(edge, columns=1, scale=8))[2:66, 2:66, 0]
+    assert (tile[:, :20] == 0).all()  # far from the edge nothing changes
+    assert (tile[:, 44:] == 200).all()
+    assert len(np.unique(tile[0])) > 4
 
 
 def test_every_kind_can_be_looked_at() -> None:
