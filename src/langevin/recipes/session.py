@@ -31,7 +31,9 @@ from langevin.training.feed import Feed
 HELD_OUT = 256
 """So many held-out items the loss is measured on."""
 LOOKS = 8
-"""So many times a run stops to measure and to draw a preview."""
+"""So many times a run stops to measure and to draw a preview, at most; a short one less often."""
+LOOK_SECONDS = 5.0
+"""Between two looks."""
 CHECKPOINT_SECONDS = 120.0
 FIGURE_SAMPLES = 2000
 """So many samples the figures stand on, at most; never more than there are held-out items."""
@@ -116,7 +118,7 @@ class Session:
         self.console.say(f"run        {self.folder}")
 
     def _train(self) -> None:
-        looked, saved = int(self._progress() * LOOKS), time.perf_counter()
+        looked, saved, seen = int(self._progress() * LOOKS), time.perf_counter(), time.perf_counter()
         begun, first = time.perf_counter(), self.state.step
         smooth: float | None = None
         held_out = float("nan")
@@ -128,9 +130,10 @@ class Session:
                 rows.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
                 now = self._progress()
                 self.console.progress("training", now, text, **dataclasses.asdict(metrics), held_out=held_out)
-                if int(now * LOOKS) > looked and now < 1:
+                if int(now * LOOKS) > looked and now < 1 and time.perf_counter() - seen > LOOK_SECONDS:
                     looked = int(now * LOOKS)
                     held_out = self._look(metrics, rows)
+                    seen = time.perf_counter()
                 if time.perf_counter() - saved > CHECKPOINT_SECONDS or self.stop:
                     rows.flush()
                     self._save()
