@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,25 @@ def _changed(tmp_path: Path, **changes) -> Path:
 def test_a_config_that_is_newer_hostile_or_wrong_is_refused(tmp_path, changes):
     with pytest.raises(RefusedError):
         langevin.load(_changed(tmp_path, **changes))
+
+
+def test_no_name_in_a_model_folder_imports_code(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nclass X: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for sampling in (
+        {"solver": "evil:X"},
+        {"grid": {"name": "evil:X"}},
+        {"solver": {"name": "ddim", "eta": {"name": "evil:X"}}},
+    ):
+        folder = _changed(tmp_path, sampling=sampling)
+        with pytest.raises(UsageError):
+            langevin.load(folder).sample(1)
+        shutil.rmtree(folder)
+    assert not Path("ran").exists()
+    with pytest.raises(UsageError, match="is not a Solver"):  # a program of one's own may choose its own code
+        small_model().sample(1, solver="evil:X")
+    assert Path("ran").exists()
 
 
 def test_a_flipped_byte_in_the_weights_is_named(tmp_path):

@@ -91,11 +91,18 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_folders(tmp_path):
 
 
 def test_leavings_of_a_living_process_stay(tmp_path):
-    other = tmp_path / f".tmp-{os.getppid()}-1-x"
-    other.mkdir()
-    (tmp_path / ".tmp-999999999-1-x").mkdir()
+    kept = {f".tmp-{os.getppid()}-0123abcd-x", f".tmp-{os.getpid()}-0123abcd-x", ".tmp-backup", ".tmp-1-of-mine"}
+    for name in (*kept, ".tmp-999999999-0123abcd-x"):
+        (tmp_path / name).mkdir()
     store.clean(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == [other.name]
+    assert {p.name for p in tmp_path.iterdir()} == kept
+
+
+def test_a_folder_put_aside_by_a_killed_process_comes_back(tmp_path):
+    store.write_folder(tmp_path / "model", _write("one"))
+    (tmp_path / "model").rename(tmp_path / ".tmp-999999999-0123abcd-old-model")
+    store.clean(tmp_path)
+    assert (tmp_path / "model/a.txt").read_text() == "one"
 
 
 def test_free_path_counts_up_and_taken_is_refused(tmp_path):

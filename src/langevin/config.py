@@ -7,13 +7,15 @@ Settings that choose a noun (schedule, parametrization, weight, time law, networ
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from langevin.errors import UsageError, nearest
 
 Noun = dict[str, Any]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Width = Annotated[float, Field(gt=0.001, lt=0.28)]
 
 
 class Part(BaseModel):
@@ -38,10 +40,19 @@ class OptimizerConfig(Part):
     """AdamW, warmed up, decayed to zero over the run."""
 
     lr: float = Field(2e-3, gt=0, description="peak learning rate")
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Share, Share] = (0.9, 0.99)
     weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.02, ge=0, le=1, description="share of the run in which the learning rate rises")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+
+
+class SamplingConfig(Part):
+    """How the model is sampled where nothing else is said."""
+
+    solver: str | Noun = {"name": "dpmpp"}
+    steps: int = Field(12, ge=1, le=10_000)
+    grid: str | Noun = {"name": "karras", "rho": 5.0, "ratio_min": 0.02}
+    guidance: float = Field(1.0, ge=0, le=1000)
 
 
 class TrainConfig(Part):
@@ -64,9 +75,9 @@ class TrainConfig(Part):
     uncertainty: bool = Field(False, description="learn how much each noise level weighs")
     times: Noun = {"name": "log_normal"}
     dropout: float = Field(0.1, ge=0, lt=1, description="share of samples that learn without their condition")
-    ema: tuple[float, ...] = Field((0.05, 0.1), min_length=1, description="widths sigma_rel of the averages kept")
+    ema: tuple[Width, ...] = Field((0.05, 0.1), min_length=1, description="widths sigma_rel of the averages kept")
     optimizer: OptimizerConfig = OptimizerConfig()
-    sampling: Noun = Field({"solver": "dpmpp", "steps": 12, "grid": "karras", "guidance": 1.0}, description="defaults")
+    sampling: SamplingConfig = SamplingConfig()
 
     @model_validator(mode="after")
     def _one_budget(self) -> "TrainConfig":
@@ -100,7 +111,10 @@ def _fields(parents: list[str]) -> list[str]:
 
 
 def with_settings(values: dict[str, Any], settings: Mapping[str, str]) -> dict[str, Any]:
-    """Nested values with dotted settings laid over them: {"optimizer.lr": "1e-3"}; the text is read as YAML."""
+    """Nested values with dotted settings laid over them: {"optimizer.lr": "1e-3"}; the text is read as YAML.
+
+    A setting of a noun that has a default changes that default: {"schedule.sigma_max": "50"}.
+    """
     import yaml
 
     out = dict(values)
@@ -108,15 +122,24 @@ def with_settings(values: dict[str, Any], settings: Mapping[str, str]) -> dict[s
         *parents, last = dotted.split(".")
         inner = out
         for parent in parents:
-            deeper = inner.get(parent)
+            deeper = inner.get(parent, _default(parent) if inner is out else None)
             inner[parent] = dict(deeper) if isinstance(deeper, Mapping) else {}
             inner = inner[parent]
-        value = yaml.safe_load(text)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"`{dotted}`: not readable YAML: {' '.join(str(error).split())}") from None
         if isinstance(value, str):  # YAML 1.1 takes 1e-3 for text
             with suppress(ValueError):
                 value = float(value)
         inner[last] = value
     return out
+
+
+def _default(name: str) -> Any:
+    """The default of a noun; None for what is no noun or has none."""
+    field = TrainConfig.model_fields.get(name)
+    return field.default if field is not None and isinstance(field.default, dict) else None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -62,6 +62,10 @@ class RefusedError(LangevinError, ValueError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?` for the closest of the known names, else the list of them."""
-    known = sorted(known)
+    known = sorted(map(str, known))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean `{close[0]}`?" if close else "known: " + ", ".join(known)
+    return (
+        f"did you mean `{close[0]}`?"
+        if close
+        else "known: " + ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+    )

@@ -33,6 +33,16 @@ from langevin.solvers.grids import Grid
 
 FORMAT = 1
 MAX_STEPS = 10_000
+_NOT_A_MODEL = (
+    UsageError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+)
 _LABELS = 1 << 63  # the stream from which labels nobody asked for are drawn
 
 
@@ -94,11 +104,11 @@ class Model:
 
     def solver(self, name: "str | Mapping[str, Any] | Solver[Any] | None" = None) -> Solver[Any]:
         """A solver by name, by description or itself; the model's default where none is given."""
-        return _noun(name if name is not None else self.sampling.get("solver", "dpmpp"), Solver)
+        return _noun(name, self.sampling.get("solver", "dpmpp"), Solver)
 
     def grid(self, name: "str | Mapping[str, Any] | Grid | None" = None) -> Grid:
         """A grid by name, by description or itself; the model's default where none is given."""
-        return _noun(name if name is not None else self.sampling.get("grid", "karras"), Grid)
+        return _noun(name, self.sampling.get("grid", "karras"), Grid)
 
     def sample(
         self,
@@ -141,6 +151,7 @@ class Model:
         _within("the number of samples", len(seeds), 1, 10_000_000)
         _within("steps", steps, 1, MAX_STEPS)
         _within("guidance", guidance, 0, 1000)
+        _within("the batch", batch, 1, 1_000_000)
         _within("the smallest seed", min(seeds), 0, 2**64 - 1)
         chosen, labels = self.solver(solver), self.labels(seeds, label)
         try:
@@ -186,9 +197,9 @@ class Model:
 
     def write(self, folder: Path) -> None:
         """Put the model's three files into a folder that is there; `save` does so safely."""
-        (folder / "config.json").write_text(json.dumps(self.describe(), indent=1, ensure_ascii=False), "utf-8")
+        (folder / "config.json").write_text(json.dumps(self.describe(), indent=1), "utf-8")
         store.write_tensors(folder / "model.safetensors", self.tensors())
-        (folder / "README.md").write_text(card(self), "utf-8")
+        (folder / "README.md").write_text(card(self), "utf-8", errors="replace")
 
     def save(self, path: "str | Path", *, replace: bool = False) -> Path:
         """Write the model folder, whole or not at all. Raises UsageError where it is there already."""
@@ -208,10 +219,12 @@ def _within(what: str, value: float, low: float, high: float) -> None:
         raise UsageError(f"{what} must lie between {low:,} and {high:,}, not {value:,}")
 
 
-def _noun(what: Any, base: type) -> Any:
-    if isinstance(what, base):
-        return what
-    return registry.build({"name": what} if isinstance(what, str) else dict(what), base, foreign=True)
+def _noun(given: Any, default: Any, base: type) -> Any:
+    """What the calling program gave, which may name code of its own, or else the model's default, which may not."""
+    if isinstance(given, base):
+        return given
+    what = default if given is None else given
+    return registry.build({"name": what} if isinstance(what, str) else dict(what), base, foreign=given is not None)
 
 
 def modality_of(name: str) -> Modality:
@@ -260,7 +273,9 @@ def load(path: "str | Path", *, weights: str = "ema") -> Model:
         raise UsageError(f"weights must be `ema` or `raw`, not `{weights}`")
     folder = locate(path)
     config = store.read_json(folder / "config.json")
-    if config.get("format", 0) > FORMAT:
+    if not isinstance(config.get("format"), int):
+        raise RefusedError("config.json has no format: it is not a langevin model", where=str(folder))
+    if config["format"] > FORMAT:
         raise RefusedError(
             f"the model is of format {config['format']}, written by langevin {config.get('langevin')}; "
             f"this is langevin {__version__}, which reads up to format {FORMAT}",
@@ -268,12 +283,14 @@ def load(path: "str | Path", *, weights: str = "ema") -> Model:
             help="upgrade langevin",
         )
     store.verify(folder)
-    try:
-        model = _from_config(config)
-    except (UsageError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
-        raise RefusedError(f"config.json does not describe a model: {error!r}", where=str(folder)) from error
     path = folder / "model.safetensors"
-    tensors = store.read_tensors(path, expected=model.tensors())
+    try:
+        with torch.device("meta"):  # takes no memory: a size that the file does not hold is refused before it is taken
+            expected = _from_config(config).tensors()
+    except _NOT_A_MODEL as error:
+        raise RefusedError(f"config.json does not describe a model: {error!r}", where=str(folder)) from error
+    tensors = store.read_tensors(path, expected)
+    model = _from_config(config)
     parts = {
         part: {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
         for part in ("ema", "raw")

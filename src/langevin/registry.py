@@ -119,8 +119,9 @@ def build(spec: dict[str, Any], base: type[T], *, foreign: bool = False) -> T:
         kinds = get_type_hints(cls)
         for key, value in settings.items():
             if isinstance(value, dict):
-                kind = kinds[key] if inspect.isabstract(kinds[key]) else base
-                settings[key] = build(value, kind, foreign=foreign)
+                if not inspect.isabstract(kinds.get(key)):
+                    raise UsageError(f"setting `{key}` of `{name}` is a value, not a noun")
+                settings[key] = build(value, kinds[key], foreign=foreign)
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     try:
         return cls(**settings)

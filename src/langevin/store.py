@@ -6,10 +6,12 @@ sha256 of every file, since safetensors does not notice a flipped byte in its pa
 read; anything else is refused by its looks, without being opened by anything that could run it.
 """
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import struct
 import uuid
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 MAX_JSON = 16 << 20
 MAX_HEADER = 16 << 20
+_OLD = "-old-"
+_LEFT = re.compile(r"\.tmp-(?P<pid>\d{1,9})-[0-9a-f]{8}-.*", re.DOTALL)
 _UNSAFE = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".distcp", ".metadata", ".joblib", ".npy"}
 
 
@@ -92,9 +96,13 @@ def write_folder(path: Path, write: Callable[[Path], None], *, size: int = 0, re
         for file in (*tmp.iterdir(), tmp):
             _flush(file)
         if path.exists():
-            aside = path.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}-old-{path.name}")
+            aside = path.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}{_OLD}{path.name}")
             path.rename(aside)
-            tmp.rename(path)
+            try:
+                tmp.rename(path)
+            except OSError:
+                aside.rename(path)
+                raise
             shutil.rmtree(aside)
         else:
             tmp.rename(path)
@@ -110,11 +118,30 @@ def write_folder(path: Path, write: Callable[[Path], None], *, size: int = 0, re
 
 
 def clean(folder: Path) -> None:
-    """Remove what a killed process left half written in `folder`; the leavings of living processes stay."""
+    """Remove what a killed process left half written in `folder`, and put back a folder that it had only put aside.
+
+    The leavings of living processes stay, and so does everything that is not named as this module names things.
+    """
     for left in folder.glob(".tmp-*"):
-        pid = left.name.split("-")[1]
-        if not (pid.isdigit() and int(pid) != os.getpid() and Path(f"/proc/{pid}").exists()):
+        ours = _LEFT.fullmatch(left.name)
+        if ours is None or _alive(int(ours["pid"])):
+            continue
+        former = left.name.partition(_OLD)[2]
+        if former and not (folder / former).exists():
+            left.rename(folder / former)
+        else:
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process of that number runs on this machine, this one included."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def verify(path: Path) -> None:
@@ -154,9 +181,14 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_tensors(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
     """A safetensors file of contiguous CPU copies."""
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file({k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}, path)
+    copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    try:
+        save_file(copies, path)
+    except SafetensorError as error:  # a disk that is full, told by the library in its own words
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def size_of(tensors: Mapping[str, "Tensor"]) -> int:
@@ -201,7 +233,7 @@ def _dtype_name(tensor: "Tensor") -> str:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file, its offsets checked, in bounded memory."""
+    """The header of a safetensors file, in bounded memory."""
     size = path.stat().st_size
     with path.open("rb") as f:
         start = f.read(8)
@@ -220,8 +252,10 @@ def _header(path: Path) -> dict[str, Any]:
 def refuse_unsafe(path: Path) -> None:
     """Raise RefusedError for a file that may hold a pickle, by its ending or first bytes. Nothing of it is run."""
     if path.is_dir():
+        if any((path / own).exists() for own in ("config.json", "config.yaml", "model", "checkpoints")):
+            return
         found = next((f for f in sorted(path.iterdir()) if f.suffix in _UNSAFE or f.name == ".metadata"), None)
-        if found is None or (path / "config.json").exists():
+        if found is None:
             return
         path = found
     elif path.suffix == ".safetensors":  # whatever hides behind this name fails as a header

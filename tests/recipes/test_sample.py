@@ -66,6 +66,29 @@ def test_a_moved_run_is_found_by_its_weights_and_no_absolute_path_is_written(run
         replay(made, out=Path("third.png"), say=_quiet)
 
 
+def test_a_run_outside_the_working_folder_is_named_without_its_path(run, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("alice") / "small-9"
+    shutil.copytree(run, elsewhere)
+    (made,) = sample(elsewhere, 1, out=Path("o.png"), say=_quiet)
+    assert read_metadata(made)["run"] == "small-9"
+    (again,) = replay(made, out=Path("again.png"), say=_quiet)  # the same weights lie in runs/small-1
+    assert np.array_equal(_pixels(made), _pixels(again))
+
+
+def test_a_damaged_run_does_not_hide_the_others(run):
+    (made,) = sample(run, 1, out=Path("o.png"), say=_quiet)
+    Path("runs/a-damaged-1/model").mkdir(parents=True)
+    Path("runs/a-damaged-1/model/config.json").write_text("{")
+    Path("runs/small-1").rename("runs/z-1")
+    assert replay(made, out=Path("again.png"), say=_quiet)
+
+
+@pytest.mark.parametrize(("n", "out"), [(0, "a.png"), (2000, "a.png"), (10**12, "a.npz"), (1, "a.jpg")])
+def test_impossible_targets_are_refused_before_anything_is_drawn(run, n, out):
+    with pytest.raises(UsageError):
+        sample(run, n, out=Path(out), say=_quiet)
+
+
 def test_nothing_is_overwritten_and_new_names_count_up(run):
     first, second = (sample(run, 1, say=_quiet)[0] for _ in range(2))
     assert (first.name, second.name) == ("samples-1.png", "samples-2.png")
@@ -82,6 +105,7 @@ def test_pictures_without_or_with_hostile_recipes_are_refused(run):
     for k, change in enumerate(
         [
             {"solver": {"name": "os:system"}},
+            {"solver": {"name": "ddim", "eta": {"name": "this:s"}}},
             {"seed": "x"},
             {"label": 99},
             {"grid": 4},

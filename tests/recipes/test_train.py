@@ -16,8 +16,9 @@ import langevin
 from langevin.errors import DataError, UsageError
 from langevin.recipes.console import Console
 from langevin.recipes.lock import lock
+from langevin.recipes.session import StoppedError, sheet_of
 from langevin.recipes.train import train
-from tests.models import digits_like
+from tests.models import digits_like, small_model
 
 QUICK = {"network": "{name: unet, channels: 1, dims: 2, patch: 1, widths: [8, 8], attention: []}", "batch": "12"}
 
@@ -43,7 +44,6 @@ def test_a_run_leaves_a_model_figures_sheets_and_the_config_that_made_it(folder,
     names = {p.name for p in run.path.iterdir()}
     assert {"config.yaml", "data.txt", "metrics.jsonl", "run.log", "checkpoints", "model"} <= names
     assert {"samples.png", "real-and-generated.png", "figures.json"} <= names
-    assert not (run.path / "lock.json").exists()
     assert run.model.classes == ("left", "right")
     assert run.samples.shape[1:] == (8, 8, 1)
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
@@ -130,7 +130,6 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(folder, in_tmp):
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 75
     assert "langevin train --resume runs/stopped-1" in said
-    assert not Path("runs/stopped-1/lock.json").exists()
     assert langevin.load("runs/stopped-1").sample(1).shape == (1, 8, 8, 1)
 
 
@@ -139,10 +138,10 @@ def test_a_second_process_on_one_run_is_refused_and_a_dead_one_is_not_obeyed(in_
     run.mkdir()
     with lock(run), pytest.raises(UsageError, match=str(os.getpid())), lock(run):
         pass
-    (run / "lock.json").write_text('{"pid": 999999999, "host": "' + os.uname().nodename + '"}')
-    with lock(run):
-        pass
-    assert not (run / "lock.json").exists()
+    for left_behind in ('{"pid": 999999999, "host": "elsewhere"}', json.dumps({"pid": os.getpid()}), "{half"):
+        (run / "lock.json").write_text(left_behind)
+        with lock(run):
+            pass
 
 
 def test_changed_data_are_refused_on_resume(in_tmp):
@@ -182,3 +181,78 @@ def test_a_budget_of_minutes_is_kept(folder, in_tmp):
     assert looks
     assert len(list((run.path / "previews").glob("*.png"))) == len(looks)
     assert time.perf_counter() - started < 60
+
+
+def test_a_finished_run_is_not_done_again_and_a_resumed_one_keeps_its_settings(in_tmp):
+    np.save("set.npy", digits_like(120)[0])
+    run = _train("set.npy", steps=2)
+    with pytest.raises(UsageError, match="finished"):
+        train(resume=run.path, console=Console("quiet"))
+    with pytest.raises(UsageError, match="keeps its own minutes, seed"):
+        train(resume=run.path, minutes=3, seed=1, console=Console("quiet"))
+
+
+def test_a_budget_that_reading_has_spent_trains_no_model(in_tmp):
+    with pytest.raises(UsageError, match="went into reading"):
+        train("digits", minutes=1e-4, console=Console("quiet"))
+    assert not list(Path("runs").glob("*/model"))
+
+
+def test_few_labels_are_no_obstacle(in_tmp):
+    """Two of 200 pictures have a label: there is a model, there are figures, and no agreement with labels."""
+    images, _ = digits_like(200)
+    Path("few").mkdir()
+    rows = ["file_name,label"]
+    for k, picture in enumerate(images):
+        Image.fromarray(picture).save(f"few/{k:03d}.png")
+        rows.append(f"{k:03d}.png,{'cat' if k < 2 else ''}")
+    Path("few/metadata.csv").write_text("\n".join(rows))
+    run = _train("few", steps=2)
+    assert run.model.classes == ("cat",)
+    assert {f.name for f in run.figures} >= {"frechet[pca]"}
+    assert not [f for f in run.figures if f.name.startswith("label")]
+
+
+def test_a_sheet_shows_every_class_by_its_name():
+    """Classes called by numbers are not taken for indices."""
+    model = small_model(("1", "2", "3"))
+    _, labels, columns = sheet_of(model)
+    assert model.labels(range(len(labels)), labels).tolist() == [c for c in range(3) for _ in range(columns)]
+
+
+def test_asked_to_stop_while_it_measures_it_leaves_and_goes_on_later(folder, in_tmp, monkeypatch):
+    def interrupted(*arguments, **settings):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr("langevin.recipes.session.figures", interrupted)
+        with pytest.raises(StoppedError) as caught:
+            _train(folder, steps=2, out="late")
+    assert caught.value.exit_code == 75
+    assert langevin.load("runs/late-1").classes == ("left", "right")
+    assert train(resume="runs/late-1", console=Console("quiet")).figures
+
+
+def test_settings_of_a_noun_change_its_default_and_mistakes_leave_no_folder(folder, in_tmp):
+    run = _train(folder, steps=1, config={"sampling": {"steps": 3}}, seed=1)
+    assert run.model.sampling["steps"] == 3
+    changed = train(
+        folder,
+        steps=1,
+        settings={**QUICK, "schedule.sigma_max": "50", "sampling.solver": "heun"},
+        console=Console("quiet"),
+    )
+    assert changed.model.denoiser.process.schedule.sigma_max == 50
+    assert type(changed.model.solver()).__name__ == "Heun"
+    before = sorted(Path("runs").iterdir())
+    for wrong in (
+        {"sampling.solver": "foo"},
+        {"weight.name": "snrr"},
+        {"sampling.stepz": "3"},
+        {"ema": "[0.5]"},
+        {"network": "{a"},
+    ):
+        with pytest.raises(UsageError):
+            train(folder, steps=1, settings={**QUICK, **wrong}, console=Console("quiet"))
+    assert sorted(Path("runs").iterdir()) == before

@@ -97,6 +97,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(pictures, tmp_pa
     said = []
     assert checkpoint.newest(run.folder, said.append) == first
     assert "training.safetensors" in said[0]
+    assert not second.exists()
+    assert len(list((run.folder / "checkpoints").glob("damaged-*"))) == 1
     run.go(12)
     run.save()
     run.go(14)

@@ -1,5 +1,6 @@
 """Commands, and how their errors are told. Each command is thin: it calls a recipe and ends with the next command."""
 
+import errno
 import os
 import sys
 import traceback
@@ -235,8 +236,14 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except MemoryError:
-        return _tell("out of memory   help: a smaller --size, or --set batch=16", 5)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "out of memory" not in str(error) and "can't allocate" not in str(error):
+            raise
+        return _tell("out of memory   help: a smaller --size, or --set micro_batch=8", 5)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _tell(f"the disk is full   {error.filename or ''}   help: free some space; what was saved is intact", 6)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     return 0

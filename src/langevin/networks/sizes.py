@@ -11,7 +11,7 @@ from typing import Any
 
 TINY = 144
 """Positions up to which a sample is worked on at full resolution."""
-FINEST, PATCH = 1024, 16
+FINEST, PATCH = 400, 64
 """Positions of the finest level from which a patch doubles, as long as it holds no more than so many values."""
 LOWEST = 100
 """Positions, at most, of the level that attends."""

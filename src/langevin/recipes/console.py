@@ -1,10 +1,17 @@
 """What a run says while it works: a progress bar in a terminal, plain lines without one, JSON lines where asked."""
 
 import json
+import math
 import sys
 import time
 from types import TracebackType
 from typing import Any, Self, TextIO
+
+
+def one_line(facts: dict[str, Any]) -> str:
+    """One line of JSON, with null for numbers that are not finite."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in facts.items()}
+    return json.dumps(clean, ensure_ascii=False, allow_nan=False)
 
 
 class Console:
@@ -41,11 +48,11 @@ class Console:
             self.log.write(text + "\n")
             self.log.flush()
         if self.mode == "json":
-            print(json.dumps({"say": text, **facts}, ensure_ascii=False), file=self.stream, flush=True)
+            self._print(one_line({"say": text, **facts}))
         elif self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         elif self.mode != "quiet":
-            print(text, file=self.stream, flush=True)
+            self._print(text)
 
     def progress(self, what: str, share: float, text: str = "", **facts: Any) -> None:
         """How far the work named `what` is, 0 to 1."""
@@ -55,9 +62,15 @@ class Console:
         elif now - self._last >= self.interval:
             self._last = now
             if self.mode == "json":
-                print(json.dumps({"progress": round(share, 4), "of": what, **facts}), file=self.stream, flush=True)
+                self._print(one_line({"progress": round(share, 4), "of": what, **facts}))
             elif self.mode == "lines":
-                print(f"{what} {share:4.0%}  {text}".rstrip(), file=self.stream, flush=True)
+                self._print(f"{what} {share:4.0%}  {text}".rstrip())
+
+    def _print(self, line: str) -> None:
+        try:
+            print(line, file=self.stream, flush=True)
+        except BrokenPipeError:  # whoever read along has left; the work goes on
+            self.mode = "quiet"
 
     def _show(self, what: str, share: float, text: str) -> None:
         if self._bar is None or what != self._what:

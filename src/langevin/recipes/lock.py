@@ -1,53 +1,42 @@
-"""One process a run: the second is refused, and a lock that a dead process left behind is not obeyed."""
+"""One process a run: the second is refused. The system's own lock, which ends with the process that holds it."""
 
 import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from langevin.errors import UsageError
 
-
-def _holder(path: Path) -> tuple[int, str] | None:
-    try:
-        found = json.loads(path.read_text())
-        return int(found["pid"]), str(found["host"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock; two processes on one run are not noticed there
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
 def lock(run: Path) -> Iterator[None]:
-    """Hold `run` inside the block. Raises UsageError naming the process and host that has it."""
+    """Hold `run` inside the block. Raises UsageError naming the process and host that has it.
+
+    What stands in lock.json is for the message alone; a file that a dead process left behind locks nothing.
+    """
     path = run / "lock.json"
-    mine = json.dumps({"pid": os.getpid(), "host": platform.node()})
-    for _ in range(2):
-        try:
-            with path.open("x") as f:
-                f.write(mine)
-            break
-        except FileExistsError:
-            holder = _holder(path)
-            if holder is not None and (holder[1] != platform.node() or _alive(holder[0])):
+    with path.open("a+", encoding="utf-8") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = {}
+                with suppress(ValueError):
+                    file.seek(0)
+                    holder = json.loads(file.read())
+                who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
                 raise UsageError(
-                    f"process {holder[0]} on {holder[1]} is working on this run",
-                    where=str(run),
-                    help=f"wait for it; if it is gone, delete {path}",
+                    f"{who} is working on this run", where=str(run), help="wait until it has ended"
                 ) from None
-            path.unlink(missing_ok=True)
-    try:
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+        file.flush()
         yield
-    finally:
-        path.unlink(missing_ok=True)
+        file.truncate(0)

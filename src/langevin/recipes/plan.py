@@ -1,5 +1,6 @@
 """From data to a plan: what is chosen where the user says nothing. A function of shape, count, conditions and budget."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from langevin.data.codec.base import Codec
 from langevin.data.dataset import Dataset
 from langevin.diffusion import GaussianDiffusion, NetworkDenoiser, Schedule
 from langevin.diffusion.parametrization import Parametrization
+from langevin.diffusion.times import TimeLaw
+from langevin.diffusion.weights import Weight
 from langevin.model import Model, modality_of
 from langevin.networks import default_size
 from langevin.networks.base import Network
@@ -57,19 +60,29 @@ def measured_std(dataset: Dataset, codec: Codec) -> float:
     return float(np.sqrt(total / max(count, 1)))
 
 
+def noise_mean(shape: tuple[int, ...]) -> float:
+    """Mean of log sigma in training for items of (*spatial, C): -1.2 (Karras et al. 2022) up to a side of 32, and
+    log(side / 32) more above: what is common to more pixels is seen through more noise (Hoogeboom et al. 2023, eq. 4).
+    """
+    side = max(shape[:-1], default=1)
+    return round(-1.2 + math.log(max(side, 32) / 32), 3)
+
+
 def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """The config with every open choice made from the data."""
     codec = modality_of(dataset.modality).codec(dataset)
     changes: dict[str, Any] = {}
-    if config.parametrization is None or config.weight is None:
-        sigma_data = float(f"{max(measured_std(dataset, codec), 0.05):.3g}")
-        karras = {"name": "karras", "sigma_data": sigma_data}
-        changes["parametrization"] = config.parametrization or karras
-        changes["weight"] = config.weight or karras
-    if config.network is None:
+    for noun in ("parametrization", "weight"):  # a setting without a name changes the default
+        given = getattr(config, noun) or {}
+        if "name" not in given:
+            sigma_data = float(f"{max(measured_std(dataset, codec), 0.05):.3g}")
+            changes[noun] = {"name": "karras", "sigma_data": sigma_data, **given}
+    if "name" not in (config.network or {}):
         shape = codec.encode(torch.from_numpy(np.array(dataset.items[:1]))).shape[1:]
-        name = "mlp" if len(shape) == 1 else "unet"
-        changes["network"] = {"name": name, **default_size(tuple(shape), len(dataset.train_indices))}
+        size = default_size(tuple(shape), len(dataset.train_indices))
+        changes["network"] = {"name": "mlp" if len(shape) == 1 else "unet", **size, **(config.network or {})}
+    if config.times == {"name": "log_normal"}:
+        changes["times"] = {"name": "log_normal", "mean": noise_mean(dataset.shape), "std": 1.2}
     batch = config.batch or (128 if device() == "cuda" else 32)
     changes["batch"] = max(1, min(batch, len(dataset.train_indices)))
     if config.precision == "auto":
@@ -97,5 +110,14 @@ def make(config: TrainConfig, dataset: Dataset) -> Model:
         shape=tuple(z.shape[1:]),
         classes=dataset.classes,
         class_weights=tuple(float(w) for w in weights),
-        sampling=dict(config.sampling),
+        sampling=config.sampling.model_dump(),
     )
+
+
+def check(config: TrainConfig, dataset: Dataset) -> None:
+    """Build every noun of a resolved config once. Raises UsageError for one that cannot be."""
+    model = make(config, dataset)
+    model.solver()
+    model.grid()
+    registry.build(dict(config.weight or {}), Weight, foreign=True)
+    registry.build(dict(config.times), TimeLaw, foreign=True)

@@ -10,9 +10,14 @@ import numpy as np
 from langevin import __version__, store
 from langevin.data.png import read_metadata
 from langevin.errors import RefusedError, UsageError
-from langevin.model import Model, load, modality_of
-from langevin.registry import describe
+from langevin.model import Model, load, locate, modality_of
+from langevin.recipes.plan import device
+from langevin.registry import build, describe
+from langevin.solvers.base import Solver
+from langevin.solvers.grids import Grid
 
+MOST_IN_A_SHEET, MOST = 1024, 10_000_000
+"""Pictures in one PNG, whose recipes must stay readable; samples at once."""
 Say = Callable[[str], None]
 _SETTINGS = ("steps", "solver", "grid", "guidance", "exact")
 
@@ -40,11 +45,18 @@ def sample(
     Returns:
         the files made.
     """
-    model = load(run)
-    seeds = range(seed, seed + n)
-    labels = model.labels(seeds, [label[k % len(label)] for k in range(n)] if label else None)
     target = out or store.free_path(Path("samples.png"))
     store.refuse_taken(target)
+    if target.suffix.lower() not in ("", ".png", ".npz"):
+        raise UsageError(
+            f"pictures are not written as {target.suffix}", where=str(target), help="use .png, .npz or a folder"
+        )
+    if not 1 <= n <= (MOST_IN_A_SHEET if target.suffix.lower() == ".png" else MOST):
+        most = f"a sheet holds 1 to {MOST_IN_A_SHEET:,} pictures" if target.suffix else f"1 to {MOST:,} at once"
+        raise UsageError(f"{n:,} samples cannot be drawn into {target.name}: {most}", help="write .npz or a folder")
+    model = load(run).to(device())
+    seeds = range(seed, seed + n)
+    labels = model.labels(seeds, [label[k % len(label)] for k in range(n)] if label else None)
     batch = settings.pop("batch", 64)
     recipe = _recipe(model, run, target, settings)
     items = _draw(model, seeds, labels, recipe, batch)
@@ -70,11 +82,11 @@ def replay(picture: Path, run: Path | None = None, *, out: Path | None = None, s
     """
     found = read_metadata(picture)
     rows = found.get("pictures", [found]) if found else []
-    if not rows or not all(isinstance(row, dict) and "langevin" in row for row in rows):
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and "langevin" in row for row in rows):
         raise UsageError("the picture holds no recipe", where=str(picture), help="only files that langevin wrote do")
     recipe = {k: v for k, v in rows[0].items() if k not in ("seed", "label", "class")}
     try:
-        model = load(run if run is not None else _find(picture, str(recipe["run"]), str(recipe["model"])))
+        model = load(run if run is not None else _find(picture, str(recipe["run"]), str(recipe["model"]))).to(device())
         seeds = [int(row["seed"]) for row in rows]
         labels = np.array([int(row["label"]) for row in rows]) if "label" in rows[0] else None
         if labels is not None and not all(0 <= c < len(model.classes) for c in labels):
@@ -98,7 +110,7 @@ def _recipe(model: Model, run: Path, target: Path, settings: dict[str, Any]) -> 
     return {
         "langevin": __version__,
         "model": model.digest,
-        "run": os.path.relpath(run, target.parent if target.suffix else target),
+        "run": _seen_from(target.parent if target.suffix else target, run),
         "steps": chosen["steps"] if chosen["steps"] is not None else model.sampling.get("steps", 12),
         "solver": describe(model.solver(chosen["solver"])),
         "grid": describe(model.grid(chosen["grid"])),
@@ -107,13 +119,19 @@ def _recipe(model: Model, run: Path, target: Path, settings: dict[str, Any]) -> 
     }
 
 
+def _seen_from(folder: Path, run: Path) -> str:
+    """The run as seen from the picture; its name alone where that would tell of folders outside the working one."""
+    here = Path.cwd()
+    inside = all(path.absolute().is_relative_to(here) for path in (folder, run))
+    return os.path.relpath(run, folder) if inside else run.absolute().name
+
+
 def _draw(
     model: Model, seeds: Sequence[int], labels: np.ndarray | None, recipe: dict[str, Any], batch: int
 ) -> np.ndarray:
     settings = {k: recipe[k] for k in _SETTINGS}
-    for noun in ("solver", "grid"):
-        if not isinstance(settings[noun], dict) or ":" in str(settings[noun].get("name")):
-            raise RefusedError(f"the recipe's {noun} is none of langevin's: {str(settings[noun])[:200]}")
+    settings["solver"] = build(dict(settings["solver"]), Solver)  # from a file: langevin's own kinds and no other
+    settings["grid"] = build(dict(settings["grid"]), Grid)
     chosen = None if labels is None else labels.tolist()
     return model.sample(
         seeds=seeds, label=None if chosen is None else [model.classes[c] for c in chosen], batch=batch, **settings
@@ -139,7 +157,11 @@ def _find(picture: Path, run: str, digest: str) -> Path:
     candidates = [there, Path(run), *sorted(Path("runs").glob("*"))]
     folders = [folder for folder in candidates if (folder / "model").is_dir() or (folder / "config.json").is_file()]
     for folder in folders:
-        if load(folder).digest == digest:
+        try:
+            files = store.read_json(locate(folder) / store.MANIFEST)
+        except (RefusedError, UsageError):
+            continue
+        if files.get("model.safetensors", {}).get("sha256") == digest:
             return folder
     raise UsageError(
         "the model that made this picture was not found", where=run, help=f"langevin sample RUN --replay {picture}"

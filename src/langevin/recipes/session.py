@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch
 
 from langevin.config import TrainConfig
 from langevin.data.dataset import Dataset
+from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
-from langevin.errors import DataError, LangevinError
+from langevin.errors import DataError, LangevinError, UsageError
 from langevin.evaluation.figures import Figure, figures, table
 from langevin.evaluation.labels import label_agreement
 from langevin.evaluation.noise_levels import LevelLoss, held_out_loss
@@ -22,7 +24,7 @@ from langevin.evaluation.sheets import real_against_generated
 from langevin.model import Model, load, modality_of
 from langevin.networks import keep_memory
 from langevin.recipes import plan
-from langevin.recipes.console import Console
+from langevin.recipes.console import Console, one_line
 from langevin.recipes.signals import StopRequest
 from langevin.registry import build
 from langevin.training import Metrics, TrainState, checkpoint, fit
@@ -37,6 +39,8 @@ LOOK_SECONDS = 5.0
 CHECKPOINT_SECONDS = 120.0
 FIGURE_SAMPLES = 2000
 """So many samples the figures stand on, at most; never more than there are held-out items."""
+FIGURE_BYTES = 512 << 20
+"""So many bytes of real items the figures look at, at most."""
 
 
 class StoppedError(LangevinError):
@@ -92,7 +96,9 @@ class Session:
         )
         self.averaged = copy.deepcopy(self.model.denoiser).eval().requires_grad_(False)
         self.weight = build(dict(config.weight or {}), Weight, foreign=True)
-        rows = dataset.held_out_indices if len(dataset.held_out_indices) else dataset.train_indices
+        self.law = build(dict(config.times), TimeLaw, foreign=True)  # as it began: the levels stay where they are
+        self.unseen_are_seen = not len(dataset.held_out_indices)
+        rows = dataset.train_indices if self.unseen_are_seen else dataset.held_out_indices
         spread = np.linspace(0, len(rows) - 1, min(len(rows), HELD_OUT)).astype(int)
         self.unseen = self.feed.items(rows[spread])
 
@@ -100,8 +106,10 @@ class Session:
         """Train to the end of the budget, publish, measure."""
         if newest := checkpoint.newest(self.folder, self.console.say):
             checkpoint.restore(newest, self.model, self.state)
-            _drop_rows_after(self.folder / "metrics.jsonl", self.state.step)
             self.console.say(f"going on from step {self.state.step:,} ({self.state.elapsed / 60:.1f} min done)")
+        elif (self.folder / "checkpoints").exists():
+            self.console.say("no sound checkpoint is left: the run starts over")
+        _drop_rows_after(self.folder / "metrics.jsonl", self.state.step)
         self._say_plan()
         self._train()
         level = self._publish()
@@ -116,18 +124,23 @@ class Session:
             f"on {self.device.type} ({torch.get_num_threads()} threads)"
         )
         self.console.say(f"run        {self.folder}")
+        if self.unseen_are_seen:
+            self.console.say("note       too few items to hold any out: the held-out loss is that of training items")
 
     def _train(self) -> None:
         looked, saved, seen = int(self._progress() * LOOKS), time.perf_counter(), time.perf_counter()
         begun, first = time.perf_counter(), self.state.step
         smooth: float | None = None
-        held_out = float("nan")
+        held_out: float | None = None
+        self._refuse_spent_budget()
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as rows:
             for metrics in fit(self.model.denoiser, self.feed, self.config, self.state, started=self.started):
                 smooth = metrics.loss if smooth is None else 0.98 * smooth + 0.02 * metrics.loss
                 rate = (metrics.step - first) * self.feed.batch / max(time.perf_counter() - begun, 1e-9)
-                text = f"step {metrics.step:,}  loss {smooth:.4f}  held-out {held_out:.4f}  {rate:,.0f}/s"
-                rows.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
+                text = f"step {metrics.step:,}  loss {smooth:.4f}  {rate:,.0f}/s"
+                if held_out is not None:
+                    text += f"  held-out {held_out:.4f}"
+                rows.write(one_line(dataclasses.asdict(metrics)) + "\n")
                 now = self._progress()
                 self.console.progress("training", now, text, **dataclasses.asdict(metrics), held_out=held_out)
                 if int(now * LOOKS) > looked and now < 1 and time.perf_counter() - seen > LOOK_SECONDS:
@@ -138,14 +151,26 @@ class Session:
                     rows.flush()
                     self._save()
                     saved = time.perf_counter()
-                if self.stop:
-                    raise StoppedError(
-                        f"stopped at step {self.state.step:,} and saved",
-                        exit_code=self.stop.exit_code,
-                        help=f"langevin train --resume {self.folder}",
-                    )
+                self._heed()
         self.console.done()
         self._save()
+
+    def _refuse_spent_budget(self) -> None:
+        spent = time.perf_counter() - self.started
+        if self.config.minutes and not self.state.step and spent > 0.9 * 60 * self.config.minutes:
+            raise UsageError(
+                f"{spent:.0f} s went into reading the data: nothing is left of {self.config.minutes:g} min to train",
+                help="give more minutes; what was read is kept and will be there at once",
+            )
+
+    def _heed(self) -> None:
+        """Leave where that was asked for; everything is saved when this is called."""
+        if self.stop:
+            raise StoppedError(
+                f"stopped at step {self.state.step:,} and saved",
+                exit_code=self.stop.exit_code,
+                help=f"langevin train --resume {shlex.quote(str(self.folder))}",
+            )
 
     def _progress(self) -> float:
         if self.config.steps:
@@ -177,7 +202,7 @@ class Session:
 
     def _loss(self) -> LevelLoss:
         x0, cond = self.unseen
-        return held_out_loss(self.averaged, x0, cond, self.state.law, self.weight, seed=self.config.seed)
+        return held_out_loss(self.averaged, x0, cond, self.law, self.weight, seed=self.config.seed)
 
     def _sheet(self, model: Model) -> Any:
         """A sheet of samples: one row a class where there are few, else 8 x 8."""
@@ -203,28 +228,31 @@ class Session:
 
     def _measure(self, level: LevelLoss) -> Run:
         """Samples, sheets, figures and the model folder."""
-        model, dataset = self._averaged_model(), self.dataset
-        train_items, unseen = dataset.items[dataset.train_indices], dataset.items[dataset.held_out_indices]
-        count = min(FIGURE_SAMPLES, max(len(unseen), 64))
-        seeds = range(1_000_000, 1_000_000 + count)
-        samples = model.sample(
-            seeds=seeds, progress=lambda done, n: self.console.progress("sampling", done / n, f"{done:,} of {n:,}")
+        model = self._averaged_model()
+        model.about = self._about(level, [])
+        target = model.save(self.folder / "model", replace=True)
+        train_rows, unseen_rows = (
+            self._some(rows) for rows in (self.dataset.train_indices, self.dataset.held_out_indices)
         )
+        count = min(FIGURE_SAMPLES, max(len(unseen_rows), 64))
+        seeds = range(1_000_000, 1_000_000 + count)
+
+        def progress(done: int, n: int) -> None:
+            self.console.progress("sampling", done / n, f"{done:,} of {n:,}")
+            self._heed()
+
+        samples = model.sample(seeds=seeds, progress=progress)
         self.console.done()
         labels, items = model.labels(seeds), _with_axis(samples, model)
+        train_items, unseen = self.dataset.items[train_rows], self.dataset.items[unseen_rows]
+        made: list[Figure] = []
         try:
-            made = figures(train_items, unseen, items, seed=self.config.seed)
-            if labels is not None and len(unseen) >= 16:
-                column = dataset.columns["label"]
-                sides = (dataset.train_indices, dataset.held_out_indices)
-                kept = [rows[column[rows] >= 0] for rows in sides]
-                train_side, unseen_side = ((dataset.items[rows], column[rows]) for rows in kept)
-                made.append(label_agreement(*train_side, *unseen_side, items, labels))
+            made += figures(train_items, unseen, items, seed=self.config.seed)
+            self._heed()
+            made += self._agreement(train_rows, unseen_rows, items, labels)
         except DataError as error:
-            made = []
-            self.console.say(f"no figures: {error}")
-        model.about = self._about(model, level, made)
-        target = self.folder / "model"
+            self.console.say(f"figures are missing: {error}")
+        model.about = self._about(level, made)
         model.save(target, replace=True)
         sheet = self.folder / "samples.png"
         self._sheet(model).save(sheet)
@@ -235,9 +263,27 @@ class Session:
         facts = {"held_out_loss": level.mean, "ratios": level.ratios, "levels": level.losses, "figures": rows}
         (self.folder / "figures.json").write_text(json.dumps(facts, indent=1))
         self._say_result(level, made, sheet, compared)
-        return Run(self.folder, load(target), tuple(made), level, samples, labels)
+        return Run(self.folder, load(target).to(self.device), tuple(made), level, samples, labels)
 
-    def _about(self, model: Model, level: LevelLoss, made: list[Figure]) -> dict[str, Any]:
+    def _some(self, rows: np.ndarray) -> np.ndarray:
+        """So many of the rows, evenly spread, that their items and what is made of them fit into memory."""
+        most = max(2 * FIGURE_SAMPLES, FIGURE_BYTES // max(1, self.dataset.items[:1].nbytes))
+        return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
+
+    def _agreement(
+        self, train_rows: np.ndarray, unseen_rows: np.ndarray, items: np.ndarray, labels: np.ndarray | None
+    ) -> list[Figure]:
+        """Label agreement, where enough real items on both sides have labels."""
+        if labels is None:
+            return []
+        items_of, column = self.dataset.items, self.dataset.columns["label"]
+        train_rows, unseen_rows = (rows[column[rows] >= 0] for rows in (train_rows, unseen_rows))
+        if min(len(train_rows), len(unseen_rows)) < 16:
+            return []
+        real = items_of[train_rows], column[train_rows], items_of[unseen_rows], column[unseen_rows]
+        return [label_agreement(*real, items, labels)]
+
+    def _about(self, level: LevelLoss, made: list[Figure]) -> dict[str, Any]:
         audited = self.dataset.audit
         return {
             "name": self.folder.name,
@@ -251,7 +297,8 @@ class Session:
     def _say_result(self, level: LevelLoss, made: list[Figure], sheet: Path, compared: Path) -> None:
         say = self.console.say
         say("")
-        say("held-out loss by noise level (1 = an untrained network)")
+        karras = (self.config.weight or {}).get("name") == "karras"
+        say(f"held-out loss by noise level{' (1 = an untrained network)' if karras else ''}")
         say("  sigma " + " ".join(f"{r:8.3g}" for r in level.ratios))
         say("  loss  " + " ".join(f"{v:8.4f}" for v in level.losses))
         if made:
@@ -261,18 +308,18 @@ class Session:
         say(f"model      {self.folder / 'model'}")
         say(f"samples    {sheet}")
         say(f"compared   {compared}")
-        label = f" --label {self.model.classes[0]}" if self.model.classes else ""
-        say(f"next       langevin sample {self.folder} -n 64{label} --out samples.png")
+        label = f" --label {shlex.quote(self.model.classes[0])}" if self.model.classes else ""
+        say(f"next       langevin sample {shlex.quote(str(self.folder))} -n 64{label} --out samples.png")
 
 
-def sheet_of(model: Model) -> tuple[list[int], "list[int] | None", int]:
+def sheet_of(model: Model) -> tuple[list[int], "list[str] | None", int]:
     """(seeds, labels, columns) of the sheet that a run draws: a row a class for up to 12 classes, else 8 x 8."""
     if not model.classes or len(model.classes) > 12:
         return list(range(64)), None, 8
     columns = 10
     return (
         [k for _ in model.classes for k in range(columns)],
-        [c for c in range(len(model.classes)) for _ in range(columns)],
+        [name for name in model.classes for _ in range(columns)],
         columns,
     )
 
@@ -284,12 +331,15 @@ def _with_axis(items: np.ndarray, model: Model) -> np.ndarray:
 
 def _drop_rows_after(path: Path, step: int) -> None:
     """Forget the metrics of steps that a killed run had done after its last checkpoint; they are done again."""
-    if path.is_file():
-        kept = []
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError):
-                continue  # the line that was being written
-        path.write_text("".join(line + "\n" for line in kept), "utf-8")
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            continue  # the line that was being written
+    beside = path.with_suffix(".jsonl.tmp")
+    beside.write_text("".join(line + "\n" for line in kept), "utf-8")
+    beside.replace(path)

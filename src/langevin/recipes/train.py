@@ -5,6 +5,7 @@ runs/NAME-k/   config.yaml  data.txt  rejects.csv  metrics.jsonl  run.log
 """
 
 import re
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -63,16 +64,24 @@ def train(
     started = time.perf_counter()
     console = console or Console()
     if resume is not None:
+        others = {"path": path, "minutes": minutes, "steps": steps, "size": size, "out": out, "seed": seed}
+        others |= {"config": config, "settings": settings or None, **options}
+        if extra := [name for name, value in others.items() if value is not None]:
+            raise UsageError(
+                f"a resumed run keeps its own {', '.join(extra)}", help="leave them out, or start a new run"
+            )
         folder, settled = _resumed(Path(resume))
     else:
         given = {"minutes": minutes, "steps": steps, "seed": seed}
         folder, settled = None, _config(path, config, settings, given, {"size": size, **options})
+        name = _checked(out) if out else _name(settled.data.path)
     with ExitStack() as stack:
         stack.enter_context(console)
         dataset = _open(settled, console)
         if folder is None:
             settled = plan.resolve(settled, dataset)
-            folder = _new_folder(Path(runs), out or _name(settled.data.path))
+            plan.check(settled, dataset)
+            folder = _new_folder(Path(runs), name)
             (folder / "config.yaml").write_text(write_yaml(settled), "utf-8")
             (folder / "data.sha256").write_text(dataset.fingerprint)
             (folder / "data.txt").write_text(audit.report(dataset), "utf-8")
@@ -87,7 +96,8 @@ def train(
         stack.enter_context(lock(folder))
         console.log = (folder / "run.log").open("a", encoding="utf-8")
         stop = stack.enter_context(stop_requests())
-        return Session(folder, settled, dataset, console, stop, started).run()
+        begun = started if resume is None else time.perf_counter()  # a resumed run does not pay for reading again
+        return Session(folder, settled, dataset, console, stop, begun).run()
 
 
 def _config(
@@ -100,36 +110,47 @@ def _config(
     where = str(config) if isinstance(config, str | Path) else ""
     base = read_yaml(Path(config)) if isinstance(config, str | Path) else dict(config or {})
     chosen = {k: v for k, v in options.items() if v is not None}
+    if not isinstance(base.get("data", {}), Mapping):
+        raise UsageError("`data` must be a mapping", where=where, help="data: {path: photos/}")
     inner = {**(base.get("data") or {}), **chosen, **({"path": str(path)} if path is not None else {})}
     if "path" not in inner:
         raise UsageError("no data given", help="langevin train PATH, or `langevin train digits` to try it out")
-    if inner["path"] != "digits" or Path("digits").exists():
-        inner["path"] = str(Path(inner["path"]).absolute())
     values = {**base, "data": inner, **{k: v for k, v in given.items() if v is not None}}
     if given.get("minutes") is not None or given.get("steps") is not None:  # an argument outranks the file's budget
         values |= {k: given.get(k) for k in ("minutes", "steps")}
     parsed = parse(with_settings(values, settings or {}), where=where)
     if parsed.minutes is None and parsed.steps is None:
         parsed = parsed.model_copy(update={"minutes": DEFAULT_MINUTES})
-    return parsed
+    if parsed.data.path == "digits" and not Path("digits").exists():
+        return parsed
+    there = str(Path(parsed.data.path).absolute())  # a run goes on from any working folder
+    return parsed.model_copy(update={"data": parsed.data.model_copy(update={"path": there})})
 
 
 def _resumed(run: Path) -> tuple[Path, TrainConfig]:
     if not (run / "config.yaml").is_file():
         others = [p.name for p in run.parent.glob("*") if (p / "config.yaml").is_file()] if run.parent.is_dir() else []
         raise UsageError("there is no run to resume", where=str(run), help=nearest(run.name, others) if others else "")
+    if (run / "figures.json").is_file():
+        raise UsageError("this run is finished", where=str(run), help=f"langevin sample {shlex.quote(str(run))} -n 64")
     return run, parse(read_yaml(run / "config.yaml"), where=str(run / "config.yaml"))
 
 
 def _name(path: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).name.split(".")[0] or "run").strip("-.") or "run"
-    parent = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).parent.name).strip("-.")
-    return parent if stem in ("train", "data", "images") and parent else stem
+    stem, parent = (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-._")[:60]
+        for part in (Path(path).name.split(".")[0], Path(path).parent.name)
+    )
+    return (parent if stem in ("train", "data", "images") else "") or stem or "run"
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UsageError(f"`{name}` cannot name a run", help="letters, digits, dots, dashes and underscores")
+    return name
 
 
 def _new_folder(runs: Path, name: str) -> Path:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise UsageError(f"`{name}` cannot name a run", help="letters, digits, dots, dashes and underscores")
     runs.mkdir(parents=True, exist_ok=True)
     k = 1
     while True:

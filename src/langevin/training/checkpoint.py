@@ -39,24 +39,37 @@ def save(run: Path, model: Model, state: TrainState, *, keep: int = 2) -> Path:
         (folder / "state.json").write_text(json.dumps(state.numbers()))
 
     path = run / "checkpoints" / f"step-{state.step:09d}"
-    if path.exists():
+    if path.exists() and _is_sound(path):
         return path
-    store.write_folder(path, write, size=store.size_of(tensors) + store.size_of(model.tensors()))
+    size = store.size_of(tensors) + store.size_of(model.tensors())
+    store.write_folder(path, write, size=size, replace=path.exists())
     store.verify(path)
     for old in folders(run)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return path
 
 
+def _is_sound(folder: Path) -> bool:
+    try:
+        store.verify(folder)
+    except RefusedError:
+        return False
+    return True
+
+
 def newest(run: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint whose files are what its manifest says; None where there is none."""
+    """The newest checkpoint whose files are what its manifest says; None where there is none.
+
+    Damaged ones are put aside as `damaged-step-...`, so that they never count among those to keep.
+    """
     if (run / "checkpoints").is_dir():
         store.clean(run / "checkpoints")
     for folder in folders(run):
         try:
             store.verify(folder)
         except RefusedError as error:
-            warn(f"{error}; going back to the one before")
+            warn(f"{error}; put aside, going back to the one before")
+            folder.rename(store.free_path(folder.with_name(f"damaged-{folder.name}")))
             continue
         return folder
     return None

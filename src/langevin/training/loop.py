@@ -66,7 +66,7 @@ def fit(
         started: `time.perf_counter()` from which this sitting's wall clock counts; now, where it is not given.
 
     Raises:
-        DivergedError: losses or gradients that are not finite, ten steps in a row.
+        DivergedError: losses or gradients that are not finite, in more than ten steps in a row.
     """
     if config.minutes is None and config.steps is None:
         raise ValueError("a run needs minutes or steps")
@@ -74,6 +74,8 @@ def fit(
     parameters = state.optimizer.param_groups[0]["params"]
     before, start = state.elapsed, time.perf_counter() if started is None else started
     in_a_row = 0
+    if state.step == 0:
+        state.began = before + time.perf_counter() - start
     denoiser.train()
     while True:
         state.elapsed = before + time.perf_counter() - start
@@ -81,7 +83,7 @@ def fit(
         if progress >= 1:
             return
         # the half step keeps the first step's rate above zero where steps are few
-        at = (state.step + 0.5) / config.steps if config.steps else progress
+        at = (state.step + 0.5) / config.steps if config.steps else _course(state, 60 * (config.minutes or 0))
         lr = state.rate * max(learning_rate(at, config.optimizer), 1e-6 * config.optimizer.lr)
         loss = _gradient(denoiser, feed, config, state, weight)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip).item()
@@ -104,6 +106,11 @@ def fit(
         state.optimizer.zero_grad(set_to_none=True)
         state.elapsed = before + time.perf_counter() - start
         yield Metrics(state.step, min(progress, 1.0), state.elapsed, state.step * feed.batch, loss, lr, norm)
+
+
+def _course(state: TrainState, budget: float) -> float:
+    """Share of the time between the first step and the end of the budget, in seconds, that is over."""
+    return (state.elapsed - state.began) / max(budget - state.began, 1e-9)
 
 
 def _gradient(denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig, state: TrainState, weight: Weight) -> float:

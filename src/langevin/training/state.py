@@ -26,6 +26,7 @@ class TrainState:
         step: steps done.
         elapsed: seconds of wall clock spent, over all sittings.
         rate: factor on the learning rate.
+        began: seconds that were spent before the first step; the learning rate's course begins there.
     """
 
     network: nn.Module
@@ -37,6 +38,7 @@ class TrainState:
     elapsed: float = 0.0
     rate: float = 1.0
     skipped: int = 0
+    began: float = 0.0
     _names: list[str] = field(default_factory=list, repr=False)
 
     @staticmethod
@@ -75,12 +77,19 @@ class TrainState:
 
     def numbers(self) -> dict[str, Any]:
         """All that is a number."""
-        return {"step": self.step, "elapsed": self.elapsed, "rate": self.rate, "skipped": self.skipped}
+        return {
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "rate": self.rate,
+            "skipped": self.skipped,
+            "began": self.began,
+        }
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Take on a saved state, given the raw weights already. Raises RefusedError where names do not match."""
         self.step, self.elapsed = int(numbers["step"]), float(numbers["elapsed"])
         self.rate, self.skipped = float(numbers["rate"]), int(numbers["skipped"])
+        self.began = float(numbers["began"])
         try:
             with torch.no_grad():
                 for sigma_rel, average in self.averages.items():
