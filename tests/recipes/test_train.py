@@ -148,6 +148,7 @@ def test_changed_data_are_refused_on_resume(in_tmp):
     images = digits_like(120)[0]
     np.save("set.npy", images)
     run = _train("set.npy", steps=3)
+    (run.path / "figures.json").unlink()  # as if it were not finished
     images[5, 0, 0] ^= 1
     Path("set.npy").unlink()
     np.save("set.npy", images)
