@@ -45,6 +45,7 @@ def test_import_and_help_do_not_import_torch(arguments):
         (["sample"], "no model given"),
         (["train", "digits", "--minutes", "-1"], "`minutes`"),
         (["sample", "runs/nothing"], "no such model"),
+        (["sample", "--replay", "nothing.png"], "no such picture"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_nearest_right_name_and_exit_code_2(in_tmp, capsys, arguments, said):

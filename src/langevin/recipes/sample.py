@@ -9,7 +9,7 @@ import numpy as np
 
 from langevin import __version__, store
 from langevin.data.png import read_metadata
-from langevin.errors import RefusedError, UsageError
+from langevin.errors import RefusedError, UsageError, nearest
 from langevin.model import Model, load, locate, modality_of
 from langevin.recipes.plan import device
 from langevin.registry import build, describe
@@ -80,6 +80,11 @@ def replay(picture: Path, run: Path | None = None, *, out: Path | None = None, s
     Raises:
         UsageError: no recipe in the picture, or its model is not found. RefusedError: a recipe that is none.
     """
+    if not picture.is_file():
+        beside = [p.name for p in picture.parent.glob("*.png")] if picture.parent.is_dir() else []
+        raise UsageError(
+            "there is no such picture", where=str(picture), help=nearest(picture.name, beside) if beside else ""
+        )
     found = read_metadata(picture)
     rows = found.get("pictures", [found]) if found else []
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and "langevin" in row for row in rows):
