@@ -38,7 +38,8 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Put a file or folder on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -94,7 +95,7 @@ def write_folder(path: Path, write: Callable[[Path], None], *, size: int = 0, re
         files = {f.name: {"sha256": digest(f), "size": f.stat().st_size} for f in sorted(tmp.iterdir())}
         (tmp / MANIFEST).write_text(json.dumps(files, indent=1))
         for file in (*tmp.iterdir(), tmp):
-            _flush(file)
+            flush(file)
         if path.exists():
             aside = path.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}{_OLD}{path.name}")
             path.rename(aside)
@@ -106,7 +107,7 @@ def write_folder(path: Path, write: Callable[[Path], None], *, size: int = 0, re
             shutil.rmtree(aside)
         else:
             tmp.rename(path)
-        _flush(path.parent)
+        flush(path.parent)
     except OSError as error:
         shutil.rmtree(tmp, ignore_errors=True)
         raise DiskError(

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from langevin.errors import DiskError
+from langevin.store import flush
 
 FORMAT = 2
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR, errno.EIO}
@@ -121,7 +122,7 @@ def being_made(folder: Path) -> Iterator[Path]:
         yield scratch
         with disk_errors(folder):
             for part in scratch.iterdir():
-                _to_disk(part)
+                flush(part)
             if load(folder) is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 try:
@@ -129,7 +130,7 @@ def being_made(folder: Path) -> Iterator[Path]:
                 except OSError:  # somebody else made the same entry in the meantime
                     if load(folder) is None:
                         raise
-            _to_disk(folder.parent)
+            flush(folder.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -140,14 +141,6 @@ def _sweep(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > 86_400:
                 shutil.rmtree(left, ignore_errors=True)
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def finish(scratch: Path, rows: np.ndarray, facts: dict[str, Any]) -> None:
