@@ -10,7 +10,7 @@ from langevin.exact import identities
 from langevin.recipes.check import Check, run_checks, table
 from langevin.recipes.solver_oracles import registered
 from langevin.solvers import base
-from langevin.solvers.base import Nothing, Solver, level, toward
+from langevin.solvers.base import Nothing, Solver, toward
 from langevin.solvers.ddim import DDIM
 
 
@@ -49,10 +49,9 @@ class Off(Solver[Nothing]):
     def init(self, x_t: torch.Tensor) -> Nothing:
         return Nothing()
 
-    def step(self, denoiser: Any, x_t: Any, t: Any, s: Any, state: Nothing, *, cond: Any, noise: Any) -> Any:
-        to = level(denoiser, s)
+    def step(self, denoiser: Any, x_t: Any, at: Any, to: Any, state: Nothing, *, cond: Any, noise: Any) -> Any:
         to = to._replace(sigma=self.by * to.sigma)
-        return toward(x_t, denoiser(x_t, t, cond).mean, level(denoiser, t), to), state
+        return toward(x_t, denoiser(x_t, at.t, cond).mean, at, to), state
 
 
 def test_a_solver_two_percent_off_turns_it_red() -> None:
@@ -67,8 +66,8 @@ def test_a_solver_that_depends_on_the_schedule_turns_it_red() -> None:
     class InTime(Off):
         """Euler in t on x itself: right on the rectified flow alone."""
 
-        def step(self, denoiser: Any, x_t: Any, t: Any, s: Any, state: Nothing, *, cond: Any, noise: Any) -> Any:
-            schedule, h = denoiser.process.schedule, 1e-6
+        def step(self, denoiser: Any, x_t: Any, at: Any, to: Any, state: Nothing, *, cond: Any, noise: Any) -> Any:
+            schedule, h, t, s = denoiser.process.schedule, 1e-6, at.t, to.t
             x0, alpha, sigma = denoiser(x_t, t, cond).mean, schedule.alpha(t), schedule.sigma(t)
             eps = (x_t - alpha * x0) / sigma
             velocity = [(f(t) - f(t - h)) / h for f in (schedule.alpha, schedule.sigma)]

@@ -14,6 +14,7 @@ from langevin.exact import oracles
 from langevin.recipes.solver_oracles import last
 from langevin.solvers import Solver, trajectory
 from langevin.solvers.ancestral import Ancestral
+from langevin.solvers.base import levels
 from langevin.solvers.ddim import DDIM
 from langevin.solvers.dpmpp import DPMpp
 from langevin.solvers.grids import Karras, Uniform
@@ -51,7 +52,7 @@ def test_euler_on_the_rectified_flow_is_ddim() -> None:
 def test_dpmpp_of_first_order_is_ddim(schedule) -> None:
     denoiser, x, times = oracles.oracle_a(schedule), oracles.starts(schedule, 20), Karras()(schedule, 10)
     solver = DPMpp()
-    for t, s in pairwise(times):
+    for t, s in pairwise(levels(schedule, times)):
         a, _ = solver.step(denoiser, x, t, s, solver.init(x), cond=None, noise=torch.zeros_like)
         b, _ = DDIM().step(denoiser, x, t, s, DDIM().init(x), cond=None, noise=torch.zeros_like)
         close(a, b)
@@ -65,8 +66,8 @@ def test_ddim_is_equation_12() -> None:
     denoiser = oracles.oracle_a(table)
     x, z = torch.tensor([[0.7]], dtype=F64), 0.37
     for i, j in ((700, 500), (50, 49)):
-        t, s = (torch.tensor((k + 1) / 1000, dtype=F64) for k in (i, j))
-        x0 = denoiser(x, t).mean.item()
+        t, s = levels(table, torch.tensor([(i + 1) / 1000, (j + 1) / 1000], dtype=F64))
+        x0 = denoiser(x, t.t).mean.item()
         eps = (0.7 - math.sqrt(bar[i]) * x0) / math.sqrt(1 - bar[i])
         for eta in (0.0, 0.3, 1.0):
             std = eta * math.sqrt((1 - bar[j]) / (1 - bar[i])) * math.sqrt(1 - bar[i] / bar[j])
@@ -118,7 +119,7 @@ def test_ancestral_variances_are_ddpms_two() -> None:
     betas = np.linspace(1e-4, 0.02, 1000)
     bar = np.cumprod(1 - betas)
     for i in (1, 300, 999):
-        t, s = (torch.tensor((k + 1) / 1000, dtype=F64) for k in (i, i - 1))
+        t, s = levels(Tabulated.linear(), torch.tensor([(i + 1) / 1000, i / 1000], dtype=F64))
         for variance, expected in (("large", betas[i]), ("small", betas[i] * (1 - bar[i - 1]) / (1 - bar[i]))):
             solver = Ancestral(variance)
             mean, up = (
@@ -137,11 +138,9 @@ def test_inversion_and_back(solver: Solver, at_32: float, slope: float) -> None:
     data = oracles.flow_map(denoiser, oracles.starts(schedule), ends[0], ends[1])
 
     def error(num_steps: int) -> float:
-        times, x = oracles.log_uniform(schedule, num_steps), data
-        state = solver.init(x)
-        for s, t in pairwise(times.flip(0)):
-            x, state = solver.step(denoiser, x, s, t, state, cond=None, noise=torch.zeros_like)
-        return (last(denoiser, solver, x, times) - data).square().mean().sqrt().item()
+        times = oracles.log_uniform(schedule, num_steps)
+        noised = last(denoiser, solver, data, times.flip(0))
+        return (last(denoiser, solver, noised, times) - data).square().mean().sqrt().item()
 
     assert abs(error(32) / at_32 - 1) < 0.1
     assert abs(oracles.slope(error, (64, 128, 256)) - slope) < 0.05

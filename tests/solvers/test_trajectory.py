@@ -16,7 +16,7 @@ from langevin.solvers.grids import Karras
     ("times", "says"),
     [
         ([0.5], "at least two"),
-        ([0.2, 0.5], "decreasing"),
+        ([0.5, 0.2, 0.4], "decreasing"),
         ([0.5, 0.5, 0.1], "decreasing"),
         ([1.1, 0.5], "in \\[0, 1\\]"),
         ([0.5, -0.1], "in \\[0, 1\\]"),
@@ -27,6 +27,11 @@ from langevin.solvers.grids import Karras
 def test_times_that_cannot_be(times: list, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         next(trajectory(oracles.oracle_a(VE()), DDIM(), torch.zeros(1, 1), torch.tensor(times)))
+
+
+def test_inversion_draws_nothing() -> None:
+    with pytest.raises(ValueError, match="deterministic"):
+        next(trajectory(oracles.oracle_a(VE()), Ancestral(), torch.zeros(1, 1), torch.tensor([0.2, 0.5])))
 
 
 def test_steps_are_numbered_and_timed() -> None:

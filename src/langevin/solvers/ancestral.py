@@ -9,13 +9,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.posterior import Gaussian
-from langevin.diffusion.shapes import expand_like
 from langevin.rng import Noise
-from langevin.solvers.base import Nothing, Solver, level
+from langevin.solvers.base import Level, Nothing, Solver
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,20 @@ class Ancestral(Solver[Nothing]):
         self,
         denoiser: Denoiser,
         x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
+        at: Level,
+        to: Level,
         state: Nothing,
         *,
         cond: Condition | None,
         noise: Noise,
     ) -> tuple[Tensor, Nothing]:
-        process, q = denoiser.process, denoiser(x_t, t, cond)
+        process, q = denoiser.process, denoiser(x_t, at.t, cond)
         if self.variance == "small":
             q = Gaussian(q.mean)
         elif self.variance == "large":
-            alpha, sigma, _ = level(denoiser, t)
-            q = Gaussian(q.mean, expand_like(sigma.square() / (alpha.square() + sigma.square()), x_t))
-        step = process.reverse(q, x_t, t, s)
-        if process.schedule.sigma(s) == 0:  # the end: the mean, as every DDPM does
+            share = at.sigma**2 / (at.alpha**2 + at.sigma**2)
+            q = Gaussian(q.mean, torch.full_like(x_t, share))
+        step = process.reverse(q, x_t, at.t, to.t)
+        if to.sigma == 0:  # the end: the mean, as every DDPM does
             return step.mean, state
         return step.sample(noise), state

@@ -1,7 +1,8 @@
 """A solver takes x from time t to time s < t. It is an immutable value; what it remembers lies in its state.
 
-Solvers compute with alpha, sigma and lam = log(alpha / sigma) in float64 on the CPU: times are CPU numbers, so that no step
-waits for an accelerator. Every formula is written so that alpha_t = 0 and sigma_s = 0 are finite.
+Solvers compute with alpha, sigma and lam = log(alpha / sigma), plain numbers found for all times before the first step, so
+that no step waits for an accelerator or spends its time on small tensors. Every formula is written so that alpha_t = 0 and
+sigma_s = 0 are finite.
 """
 
 from abc import ABC, abstractmethod
@@ -13,9 +14,38 @@ import torch
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.diffusion.schedules.base import Schedule
 from langevin.rng import Noise
 
 S = TypeVar("S")
+
+
+class Level(NamedTuple):
+    """A time and its noise level."""
+
+    t: Tensor
+    """() float64 on the CPU, as denoisers take it."""
+    alpha: float
+    sigma: float
+    lam: float
+    """log(alpha / sigma); -inf where alpha is 0, inf where sigma is 0."""
+
+
+def levels(schedule: Schedule, times: Tensor) -> list[Level]:
+    """The noise levels at times (N,) float64 on the CPU."""
+    lam = 0.5 * schedule.log_snr(times)
+    numbers = (schedule.alpha(times).tolist(), schedule.sigma(times).tolist(), lam.tolist())
+    return [Level(*row) for row in zip(times.unbind(), *numbers, strict=True)]
+
+
+def level(schedule: Schedule, t: Tensor) -> Level:
+    """The noise level at t, () float64 on the CPU."""
+    return levels(schedule, t[None])[0]
+
+
+def level_at(schedule: Schedule, lam: float) -> Level:
+    """The noise level at which log(alpha / sigma) is lam."""
+    return level(schedule, schedule.inverse(torch.tensor(2 * lam, dtype=torch.float64)))
 
 
 class Solver(ABC, Generic[S]):
@@ -28,8 +58,8 @@ class Solver(ABC, Generic[S]):
         variants: settings that differ in what they do; each is measured by the tests and by `langevin check`.
     """
 
-    order: ClassVar[int] = 1
-    evaluations: ClassVar[int] = 1
+    order: int = 1
+    evaluations: int = 1
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     @property
@@ -46,29 +76,14 @@ class Solver(ABC, Generic[S]):
         self,
         denoiser: Denoiser,
         x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
+        at: Level,
+        to: Level,
         state: S,
         *,
         cond: Condition | None,
         noise: Noise,
     ) -> tuple[Tensor, S]:
-        """(x_s, state) from x_t (B, ...); t, s: () float64 on the CPU, s < t."""
-
-
-class Level(NamedTuple):
-    """alpha, sigma and lam = log(alpha / sigma) at a time, () float64 each."""
-
-    alpha: Tensor
-    sigma: Tensor
-    lam: Tensor
-
-
-def level(denoiser: Denoiser, t: Tensor) -> Level:
-    """The noise level at t."""
-    schedule = denoiser.process.schedule
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    return Level(alpha, sigma, alpha.log() - sigma.log())
+        """(x_s, state) from x_t (B, ...) at noise level `at` to `to`; a later time than `at` is inversion."""
 
 
 def toward(x_t: Tensor, x0_hat: Tensor, at: Level, to: Level) -> Tensor:
@@ -77,9 +92,9 @@ def toward(x_t: Tensor, x0_hat: Tensor, at: Level, to: Level) -> Tensor:
     return combine(keep, x_t, to.alpha - keep * at.alpha, x0_hat)
 
 
-def combine(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
-    """a x + b y for () float64 numbers a, b on the CPU: one new tensor, one pass more."""
-    return torch.add(x * a.item(), y, alpha=b.item())
+def combine(a: float, x: Tensor, b: float, y: Tensor) -> Tensor:
+    """a x + b y: one new tensor, one pass more."""
+    return torch.add(x * a, y, alpha=b)
 
 
 @dataclass(frozen=True)

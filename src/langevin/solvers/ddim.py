@@ -5,14 +5,14 @@
 eta = 0 is deterministic, eta = 1 is ancestral sampling.
 """
 
+import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.rng import Noise
-from langevin.solvers.base import Nothing, Solver, combine, level, toward
+from langevin.solvers.base import Level, Nothing, Solver, toward
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class DDIM(Solver[Nothing]):
         self,
         denoiser: Denoiser,
         x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
+        at: Level,
+        to: Level,
         state: Nothing,
         *,
         cond: Condition | None,
         noise: Noise,
     ) -> tuple[Tensor, Nothing]:
-        x0_hat, at, to = denoiser(x_t, t, cond).mean, level(denoiser, t), level(denoiser, s)
+        x0_hat = denoiser(x_t, at.t, cond).mean
         if self.eta == 0 or to.sigma == 0:
             return toward(x_t, x0_hat, at, to), state
         # share of sigma_s^2 that is fresh: eta^2 (1 - snr_t / snr_s)
-        fresh = -(self.eta**2) * torch.expm1(2 * (at.lam - to.lam))
-        x_s = toward(x_t, x0_hat, at, to._replace(sigma=to.sigma * torch.sqrt(1 - fresh)))
-        return combine(torch.ones(()), x_s, to.sigma * torch.sqrt(fresh), noise(x_t)), state
+        fresh = -(self.eta**2) * math.expm1(2 * (at.lam - to.lam))
+        x_s = toward(x_t, x0_hat, at, to._replace(sigma=to.sigma * math.sqrt(1 - fresh)))
+        return x_s.add_(noise(x_t), alpha=to.sigma * math.sqrt(fresh)), state

@@ -6,14 +6,14 @@
 First order in the first step and wherever alpha_t = 0 or sigma_s = 0, where lam has no value.
 """
 
+import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.rng import Noise
-from langevin.solvers.base import Solver, combine, level, toward
+from langevin.solvers.base import Level, Solver, combine, toward
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Before:
     """The last x0_hat and its lam; None before the first step."""
 
     x0_hat: Tensor
-    lam: Tensor
+    lam: float
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,16 @@ class DPMpp(Solver[Before | None]):
         self,
         denoiser: Denoiser,
         x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
+        at: Level,
+        to: Level,
         state: Before | None,
         *,
         cond: Condition | None,
         noise: Noise,
     ) -> tuple[Tensor, Before | None]:
-        at, to = level(denoiser, t), level(denoiser, s)
-        x0_hat = denoiser(x_t, t, cond).mean
+        x0_hat = denoiser(x_t, at.t, cond).mean
         now = Before(x0_hat, at.lam)
-        if state is None or not bool(torch.isfinite(torch.stack([to.lam, at.lam, state.lam])).all()):
+        if state is None or not math.isfinite(to.lam - state.lam):
             return toward(x_t, x0_hat, at, to), now
         extra = (to.lam - at.lam) / (at.lam - state.lam) / 2  # 1 / (2 rho)
         blend = combine(1 + extra, x0_hat, -extra, state.x0_hat)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.rng import Noise
-from langevin.solvers.base import Nothing, Solver, combine, level, toward
+from langevin.solvers.base import Level, Nothing, Solver, combine, toward
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,20 @@ class Heun(Solver[Nothing]):
         self,
         denoiser: Denoiser,
         x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
+        at: Level,
+        to: Level,
         state: Nothing,
         *,
         cond: Condition | None,
         noise: Noise,
     ) -> tuple[Tensor, Nothing]:
-        at, to = level(denoiser, t), level(denoiser, s)
-        x0_hat = denoiser(x_t, t, cond).mean
+        x0_hat = denoiser(x_t, at.t, cond).mean
         euler = toward(x_t, x0_hat, at, to)
         if to.sigma == 0 or at.alpha == 0:
             return euler, state
         # both slopes in one: x_s += alpha_s (r_s - r_t) / 2 (z_s - z_t)
         half = 0.5 * (to.sigma - to.alpha * at.sigma / at.alpha)
-        x0_next = denoiser(euler, s, cond).mean
+        x0_next = denoiser(euler, to.t, cond).mean
         z_s = combine(1 / to.sigma, euler, -to.alpha / to.sigma, x0_next)
         z_t = combine(1 / at.sigma, x_t, -at.alpha / at.sigma, x0_hat)
-        return euler.add(z_s.sub_(z_t), alpha=half.item()), state
+        return euler.add(z_s.sub_(z_t), alpha=half), state

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser, device_of
 from langevin.rng import Noise, keyed
-from langevin.solvers.base import Solver
+from langevin.solvers.base import Solver, levels
 
 S = TypeVar("S")
 
@@ -48,18 +48,21 @@ def trajectory(
 
     Args:
         x_t: (B, ...) at times[0].
-        times: (N + 1,) strictly decreasing, in [0, 1].
+        times: (N + 1,) strictly decreasing, in [0, 1]; increasing ones invert, with deterministic solvers.
         noise: step index (from 1) -> Noise of that step; see `rng.keyed`.
         resume: a step yielded earlier by the same trajectory; it goes on from there and `x_t` is not used.
     """
     times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
-    if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()):
-        raise ValueError("times must be a list of at least two strictly decreasing numbers")
-    if times[0] > 1 or times[-1] < 0:
-        raise ValueError(f"times must lie in [0, 1], not [{times[-1]:g}, {times[0]:g}]")
+    if times.ndim != 1 or len(times) < 2 or not (bool((times.diff() < 0).all()) or bool((times.diff() > 0).all())):
+        raise ValueError("times must be a list of at least two numbers, strictly decreasing (or increasing: inversion)")
+    if times.min() < 0 or times.max() > 1:
+        raise ValueError(f"times must lie in [0, 1], not [{times.min():g}, {times.max():g}]")
+    if solver.stochastic and times[0] < times[-1]:
+        raise ValueError("rising times invert, which only deterministic solvers can")
+    at = levels(denoiser.process.schedule, times)
     step = resume or Step(0, times[0].item(), x_t, solver.init(x_t))
     for i in range(step.index, len(times) - 1):
-        x, state = solver.step(denoiser, step.x, times[i], times[i + 1], step.state, cond=cond, noise=noise(i + 1))
+        x, state = solver.step(denoiser, step.x, at[i], at[i + 1], step.state, cond=cond, noise=noise(i + 1))
         step = Step(i + 1, times[i + 1].item(), x, state)
         yield step
 
@@ -77,6 +80,7 @@ def sample(
     """(len(seeds), *shape): one sample a seed. The first noise is keyed (seed, 0), that of step i (seed, i)."""
     noise, device = keyed(seeds), device_of(denoiser)
     x = denoiser.process.prior((len(seeds), *shape), noise(0), dtype=dtype, device=device)
-    for step in trajectory(denoiser, solver, x, times, cond=cond, noise=noise):
+    drawn = noise if solver.stochastic else no_noise
+    for step in trajectory(denoiser, solver, x, times, cond=cond, noise=drawn):
         x = step.x
     return x
