@@ -1,0 +1,1 @@
+"""Denoisers in the forms of other libraries, one form a file."""
