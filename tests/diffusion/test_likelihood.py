@@ -9,9 +9,16 @@ from torch import Tensor
 
 from langevin import rng
 from langevin.diffusion import Denoiser, Gaussian, GaussianDiffusion
-from langevin.diffusion.likelihood import log_prob_flow, negative_elbo
+from langevin.diffusion.likelihood import (
+    Levels,
+    _decoder,
+    estimate_bound,
+    estimate_log_prob,
+    log_prob_flow,
+    negative_elbo,
+)
 from langevin.diffusion.schedules import VE, Cosine, Flow, Tabulated, VPLinear
-from langevin.exact import GaussianDenoiser, identities
+from langevin.exact import GaussianDenoiser, MixtureDenoiser, identities
 from langevin.exact.oracles import oracle_a
 
 F64 = torch.float64
@@ -131,3 +138,94 @@ def test_no_denoiser_is_asked_beyond_the_end_of_its_schedule() -> None:
 def test_float32_is_near_float64() -> None:
     denoiser, x = oracle_a(VPLinear()), torch.tensor([[-1.0], [0.2]], dtype=F64)
     np.testing.assert_allclose(log_prob_flow(denoiser, x.float()), log_prob_flow(denoiser, x), atol=2e-3)
+
+
+GREYS = Levels(-1.0, 2 / 15, 16)
+
+
+def discretised() -> tuple[MixtureDenoiser, Tensor, Tensor]:
+    """Data on 16 levels, binned from oracle A and cut off: the exact denoiser, the levels (16, 1), their log probabilities."""
+    values = GREYS.low + GREYS.spacing * torch.arange(16, dtype=F64)[:, None]
+    continuous = oracle_a(VE())
+    p = continuous.cdf(values + GREYS.spacing / 2) - continuous.cdf(values - GREYS.spacing / 2)
+    p = p / p.sum()
+    return MixtureDenoiser(GaussianDiffusion(VE()), p, values, torch.full((16,), 1e-9, dtype=F64)), values, p.log()
+
+
+def bound_by_quadrature(denoiser: Denoiser, values: Tensor, ratio_min: float) -> Tensor:
+    """(K,) the bound of each value, free of random error."""
+    spots, nodes = 300, 80
+    z, w = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(nodes))
+    u = ((torch.arange(spots, dtype=F64) + 0.5) / spots).repeat_interleave(nodes)
+    found = []
+    for value in values:
+        x = value.expand(len(u), 1)
+        terms = negative_elbo(
+            denoiser, x, u, lambda like: z.repeat(spots)[:, None], levels=GREYS, ratio_min=ratio_min, ratio_max=1e3
+        )
+        found.append((terms * (w / w.sum()).repeat(spots)).sum() / spots)
+    return torch.stack(found)
+
+
+def test_bound_of_discrete_data_is_their_probability_where_the_decoder_is_sure() -> None:
+    denoiser, values, log_p = discretised()
+    found = bound_by_quadrature(denoiser, values, GREYS.spacing / 12)
+    torch.testing.assert_close(found, -log_p, rtol=0, atol=2e-3)
+    bits = (found * log_p.exp()).sum() / math.log(2)
+    entropy = -(log_p * log_p.exp()).sum() / math.log(2)
+    assert abs(bits - entropy) < 1e-3
+
+
+def test_bound_of_discrete_data_is_a_bound_wherever_it_is_cut() -> None:
+    """With a decoder that is not the exact one, or a denoiser that is not, the mean number of bits is above the entropy."""
+    denoiser, values, log_p = discretised()
+    entropy = -(log_p * log_p.exp()).sum()
+    above = {}
+    for share in (0.25, 0.5, 1.0, 2.0):
+        above[share] = (
+            (bound_by_quadrature(denoiser, values, share * GREYS.spacing) * log_p.exp()).sum() - entropy
+        ).item()
+        assert above[share] > -1e-6, share
+    assert above[0.25] < above[0.5] < above[1.0] < above[2.0] < 0.2
+    off = bound_by_quadrature(Off(denoiser, 0.1), values, GREYS.spacing / 2)
+    assert (off * log_p.exp()).sum() - entropy > above[0.5] + 0.05
+
+
+def test_decoder_is_normalised_over_the_levels() -> None:
+    for ratio in (GREYS.spacing / 20, GREYS.spacing, 1.0):
+        values = GREYS.low + GREYS.spacing * torch.arange(16, dtype=F64)[:, None]
+        for y in (-1.4, -0.99, 0.0, 0.31, 1.2):
+            p = torch.exp(-_decoder(values, torch.full((16, 1), y, dtype=F64), ratio, GREYS))
+            assert p.sum().item() == pytest.approx(1, abs=1e-9), (ratio, y)
+    two = _decoder(values[:2].reshape(1, 2), values[1:3].reshape(1, 2) + 0.01, 0.1, GREYS)
+    one = [_decoder(values[k : k + 1], values[k + 1 : k + 2] + 0.01, 0.1, GREYS) for k in (0, 1)]
+    torch.testing.assert_close(two, one[0] + one[1], rtol=1e-12, atol=0)
+
+
+def test_estimates_lie_as_near_as_they_say() -> None:
+    denoiser, values, log_p = discretised()
+    found = estimate_bound(
+        denoiser, values.repeat(40, 1), rng.keyed(range(640)), draws=32, levels=GREYS, ratio_min=GREYS.spacing / 12
+    )
+    away = (found.value + log_p.repeat(40)).reshape(40, 16).mean(0) / (
+        found.random_error.square().reshape(40, 16).mean(0).sqrt() / math.sqrt(40)
+    )
+    assert away.abs().max() < 4
+    alone = estimate_bound(
+        denoiser, values[3:4], rng.keyed([16 * 7 + 3]), draws=32, levels=GREYS, ratio_min=GREYS.spacing / 12
+    )
+    torch.testing.assert_close(alone.value[0], found.value[16 * 7 + 3], rtol=1e-10, atol=1e-10)
+
+
+def test_flow_estimates_know_their_errors() -> None:
+    denoiser, x = correlated(VPLinear()), torch.tensor([[0.5, 0.3, -0.2], [1.0, -1.0, 0.1]], dtype=F64)
+    truth = log_prob_flow(denoiser, x, num_steps=1024, ratio_max=150.0)
+    exact = estimate_log_prob(denoiser, x, num_steps=64, ratio_max=150.0)
+    assert torch.equal(exact.random_error, torch.zeros(2, dtype=F64))
+    real = (exact.value - truth).abs()
+    assert ((exact.step_error / real - 1).abs() < 0.25).all()  # an error of fourth order, seen by halving
+    guess = estimate_log_prob(denoiser, x, num_steps=32, ratio_max=150.0, probes=24, noise=rng.keyed([1, 2]))
+    assert ((guess.value - truth).abs() < 4 * guess.random_error + 1e-3).all()
+    assert (guess.random_error > 0.01).all()
+    with pytest.raises(ValueError, match="keyed"):
+        estimate_log_prob(denoiser, x, probes=2)
