@@ -1,53 +1,37 @@
-"""DPM-Solver++(2M): Lu et al. 2022, algorithm 2: exponential integrator in lam = log(alpha / sigma) on x0_hat.
+"""DPM-Solver++ multistep: Lu et al. 2022, algorithm 2 and section 5: exponential integrator on x0_hat in lam = log(alpha / sigma).
 
     x_s = sigma_s / sigma_t x_t - alpha_s (e^-h - 1) D,   h = lam_s - lam_t
-    D = (1 + 1/(2 rho)) x0_hat_t - 1/(2 rho) x0_hat_before,   rho = (lam_t - lam_before) / h
+    D = (1 + 1/(2 rho)) x0_hat_t - 1/(2 rho) x0_hat_before,   rho = (lam_t - lam_before) / h                    (2M)
 
-First order in the first step and wherever alpha_t = 0 or sigma_s = 0, where lam has no value.
+Of order 3 it is the integral of the parabola through three values (3M). The formula in use elsewhere,
+
+    D0 + phi_2 D1 - phi_3 D2,   phi_2 = (e^-h - 1) / h + 1,   phi_3 = (e^-h - 1 + h) / h^2 - 1/2,
+
+takes D2, the second divided difference, for the second derivative, of which it is half: that is of second order. Here its
+weight is 2 phi_3.
 """
 
-import math
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from langevin.diffusion.denoiser import Condition, Denoiser
-from langevin.rng import Noise
-from langevin.solvers.base import Level, Solver, combine, toward
+from langevin.solvers.multistep import Multistep
 
 
 @dataclass(frozen=True)
-class Before:
-    """The last x0_hat and its lam; None before the first step."""
+class DPMpp(Multistep):
+    """One evaluation a step.
 
-    x0_hat: Tensor
-    lam: float
+    Args:
+        order: 1 is DDIM, 2 is 2M, 3 is 3M.
+        eta: 0 solves the probability flow, 1 the reverse diffusion (2M SDE, 3M SDE): strong order 1, the law of order 2.
+    """
 
+    variants = ({}, {"order": 3}, {"eta": 1.0})
 
-@dataclass(frozen=True)
-class DPMpp(Solver[Before | None]):
-    """Second order, one evaluation a step."""
+    pair = "bh2"
 
-    order = 2
+    order: int = 2
+    eta: float = 0.0
 
-    def init(self, x_t: Tensor) -> Before | None:
-        return None
-
-    def step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tensor,
-        at: Level,
-        to: Level,
-        state: Before | None,
-        *,
-        cond: Condition | None,
-        noise: Noise,
-    ) -> tuple[Tensor, Before | None]:
-        x0_hat = denoiser(x_t, at.t, cond).mean
-        now = Before(x0_hat, at.lam)
-        if state is None or not math.isfinite(to.lam - state.lam):
-            return toward(x_t, x0_hat, at, to), now
-        extra = (to.lam - at.lam) / (at.lam - state.lam) / 2  # 1 / (2 rho)
-        blend = combine(1 + extra, x0_hat, -extra, state.x0_hat)
-        return toward(x_t, blend, at, to), now
+    @property
+    def terms(self) -> int:
+        return self.order
