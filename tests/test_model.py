@@ -12,6 +12,7 @@ import torch
 import langevin
 from langevin import store
 from langevin.errors import RefusedError, UsageError
+from langevin.guidance import ClassifierFree, Interval
 from langevin.rng import keyed
 from langevin.solvers import trajectory
 from langevin.solvers.grids import Karras
@@ -85,6 +86,24 @@ def test_the_label_and_guidance_reach_the_samples():
     assert not np.array_equal(model.sample(2, label="cat", guidance=3.0), one)
 
 
+def test_guidance_settings_are_the_wrappers_they_name():
+    model = small_model()
+    plain, cat = model.denoiser, {"label": torch.tensor([0])}
+    same = [
+        ({"guidance": 3.0}, lambda d: ClassifierFree(d, 3.0)),
+        ({"guidance": 3.0, "guidance_rescale": 0.7}, lambda d: ClassifierFree(d, 3.0, rescale=0.7)),
+        ({"guidance": 3.0, "guidance_interval": [0.3, 5]}, lambda d: Interval(ClassifierFree(d, 3.0), d, 0.3, 5.0)),
+        ({"guidance": 3.0, "negative_label": "cat"}, lambda d: ClassifierFree(d, 3.0, against=cat)),
+    ]
+    drawn = []
+    for settings, wrap in same:
+        drawn.append(model.sample(2, label="dog", **settings))
+        assert np.array_equal(drawn[-1], model.sample(2, label="dog", guidance=wrap))
+        assert not np.array_equal(drawn[-1], model.sample(2, label="dog"))
+        assert model.denoiser is plain
+    assert len({a.tobytes() for a in drawn}) == len(drawn)
+
+
 def test_layout_follows_the_data():
     assert small_model(squeeze=False).sample(2).shape == (2, 8, 8, 1)
     found = small_model(squeeze=True).sample(2)
@@ -106,6 +125,13 @@ def test_layout_follows_the_data():
         {"grid": "karas"},
         {"solver": "ddim:nonsense"},
         {"label": ["cat"], "n": 2},
+        {"guidance_rescale": 0.5},
+        {"negative_label": "dog"},
+        {"guidance": 2, "negative_label": "dogg"},
+        {"guidance": 2, "guidance_rescale": 1.5},
+        {"guidance": 2, "guidance_interval": [2, 1]},
+        {"guidance": 2, "guidance_interval": [2]},
+        {"guidance": lambda d: d, "guidance_rescale": 0.5},
     ],
 )
 def test_values_that_cannot_be_are_usage_errors(settings):

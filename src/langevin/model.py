@@ -21,10 +21,10 @@ from torch import Tensor
 from langevin import __version__, registry, store
 from langevin.data.codec.base import Codec
 from langevin.data.modality.base import Modality
-from langevin.diffusion import GaussianDiffusion, NetworkDenoiser, Schedule
+from langevin.diffusion import Denoiser, GaussianDiffusion, NetworkDenoiser, Schedule
 from langevin.diffusion.parametrization import Parametrization
 from langevin.errors import RefusedError, UsageError, nearest
-from langevin.guidance import ClassifierFree
+from langevin.guidance import ClassifierFree, Interval
 from langevin.networks.base import Network
 from langevin.rng import generator
 from langevin.solvers import sample
@@ -110,6 +110,33 @@ class Model:
         """A grid by name, by description or itself; the model's default where none is given."""
         return _noun(name, self.sampling.get("grid", "karras"), Grid)
 
+    def guided(
+        self,
+        guidance: "float | Callable[[Denoiser], Denoiser] | None" = None,
+        interval: "Sequence[float] | None" = None,
+        rescale: float | None = None,
+        negative_label: "int | str | None" = None,
+    ) -> Denoiser:
+        """The denoiser under guidance; the arguments are those of `sample`."""
+        more = {"interval": interval, "rescale": rescale or None, "negative_label": negative_label}
+        asked = ", ".join(name for name, value in more.items() if value is not None)
+        if callable(guidance):
+            if asked:
+                raise UsageError(f"a guidance of your own takes no {asked}", help="give them to its own wrapper")
+            return guidance(self.denoiser)
+        scale = float(self.sampling.get("guidance", 1.0) if guidance is None else guidance)
+        _within("guidance", scale, 0, 1000)
+        if scale == 1 and asked:
+            raise UsageError(f"without guidance there is no {asked}", help="give guidance too, such as 2")
+        label = None if negative_label is None else self.labels([0], [negative_label])
+        against = None if label is None else {"label": torch.from_numpy(label)}
+        guided = ClassifierFree(self.denoiser, scale, rescale=rescale or 0.0, against=against)
+        if interval is None:
+            return guided
+        if len(interval) != 2:
+            raise UsageError("an interval of guidance is two numbers", help="such as 0.3,5")
+        return Interval(guided, self.denoiser, *map(float, interval))
+
     def sample(
         self,
         n: int | None = None,
@@ -120,7 +147,10 @@ class Model:
         steps: int | None = None,
         solver: "str | Mapping[str, Any] | Solver[Any] | None" = None,
         grid: "str | Mapping[str, Any] | Grid | None" = None,
-        guidance: float | None = None,
+        guidance: "float | Callable[[Denoiser], Denoiser] | None" = None,
+        guidance_interval: "Sequence[float] | None" = None,
+        guidance_rescale: float | None = None,
+        negative_label: "int | str | None" = None,
         batch: int = 64,
         exact: bool = False,
         progress: Callable[[int, int], None] | None = None,
@@ -135,7 +165,11 @@ class Model:
             seeds: one a sample, instead of n and seed.
             label: a class by name or index, or one a sample; drawn as frequent as in the data where it is not given.
             steps: steps of the solver, 1 to 10,000.
-            guidance: strength of classifier-free guidance; 1 is none.
+            guidance: strength of classifier-free guidance; 1 is none. Or your own: a function that wraps the denoiser, such as
+                `lambda d: APG(d, 4.0)`.
+            guidance_interval: (low, high) of sigma / alpha in which guidance acts; everywhere where it is not given.
+            guidance_rescale: 0 to 1, how much of the contrast that guidance adds is taken back.
+            negative_label: a class that guidance leads away from, in the place of none.
             batch: how many at once.
             exact: one at a time, so that company cannot change a bit.
             progress: called with (done, n).
@@ -147,10 +181,9 @@ class Model:
             seeds = range(int(seed), int(seed) + (1 if n is None else int(n)))
         seeds = [int(s) for s in seeds]
         steps = int(self.sampling.get("steps", 12) if steps is None else steps)
-        guidance = float(self.sampling.get("guidance", 1.0) if guidance is None else guidance)
+        denoiser = self.guided(guidance, guidance_interval, guidance_rescale, negative_label)
         _within("the number of samples", len(seeds), 1, 10_000_000)
         _within("steps", steps, 1, MAX_STEPS)
-        _within("guidance", guidance, 0, 1000)
         _within("the batch", batch, 1, 1_000_000)
         _within("the smallest seed", min(seeds), 0, 2**64 - 1)
         chosen, labels = self.solver(solver), self.labels(seeds, label)
@@ -158,7 +191,6 @@ class Model:
             times = self.grid(grid)(self.denoiser.process.schedule, steps)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        denoiser = ClassifierFree(self.denoiser, guidance)
         device, out = next(self.denoiser.parameters()).device, []
         was_training = self.denoiser.training
         self.denoiser.eval()

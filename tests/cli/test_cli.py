@@ -43,6 +43,7 @@ def test_import_and_help_do_not_import_torch(arguments):
         (["train", "digits", "--steps", "3", "--set", "network={name: unett}"], "did you mean `unet`?"),
         (["train"], "no data given"),
         (["sample"], "no model given"),
+        (["sample", "r", "--guidance-interval", "3"], "LOW,HIGH"),
         (["train", "digits", "--minutes", "-1"], "`minutes`"),
         (["sample", "runs/nothing"], "no such model"),
         (["sample", "--replay", "nothing.png"], "no such picture"),
@@ -85,6 +86,10 @@ def test_sample_from_the_command_line_equals_sample_in_python(in_tmp, capsys):
     model.save(in_tmp / "m")
     assert run(["sample", "m", "-n", "3", "--seed", "5", "--label", "dog", "--steps", "3", "--out", "s.npz"]) == 0
     assert np.array_equal(np.load("s.npz")["images"], model.sample(3, seed=5, label="dog", steps=3))
+    guided = ["--guidance", "3", "--guidance-interval", "0.1,9", "--guidance-rescale", "0.5", "--negative-label", "cat"]
+    assert run(["sample", "m", "-n", "3", "--label", "dog", *guided, "--out", "g.npz"]) == 0
+    same = {"guidance": 3, "guidance_interval": (0.1, 9), "guidance_rescale": 0.5, "negative_label": "cat"}
+    assert np.array_equal(np.load("g.npz")["images"], model.sample(3, label="dog", **same))
     assert "made       s.npz" in capsys.readouterr().out
 
 

@@ -29,7 +29,18 @@ def _pixels(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"solver": "ancestral", "steps": 3, "label": ["dog", "cat"], "guidance": 2.0}]
+    "settings",
+    [
+        {},
+        {"solver": "ancestral", "steps": 3, "label": ["dog", "cat"], "guidance": 2.0},
+        {
+            "label": ["dog"],
+            "guidance": 3.0,
+            "guidance_interval": [0.1, 9.0],
+            "guidance_rescale": 0.5,
+            "negative_label": "cat",
+        },
+    ],
 )
 def test_replay_gives_the_same_picture(run, settings):
     (made,) = sample(run, 5, seed=7, out=Path("out/grid.png"), say=_quiet, **settings)
@@ -37,7 +48,7 @@ def test_replay_gives_the_same_picture(run, settings):
     assert np.array_equal(_pixels(made), _pixels(again))
     rows = read_metadata(made)["pictures"]
     assert [row["seed"] for row in rows] == [7, 8, 9, 10, 11]
-    if "label" in settings:
+    if settings.get("solver"):
         assert [row["class"] for row in rows] == ["dog", "cat", "dog", "cat", "dog"]
 
 

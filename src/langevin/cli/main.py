@@ -119,6 +119,9 @@ def sample(
     grid: str | None = None,
     label: Annotated[list[str] | None, Parameter(negative=())] = None,
     guidance: float | None = None,
+    guidance_interval: str | None = None,
+    guidance_rescale: float | None = None,
+    negative_label: str | None = None,
     out: Path | None = None,
     replay: Path | None = None,
     exact: Annotated[bool, Switch] = False,
@@ -136,6 +139,9 @@ def sample(
         grid: such as karras, log_snr, uniform, trailing.
         label: a class by name; repeated, one sample each in turn.
         guidance: strength of classifier-free guidance; 1 is none.
+        guidance_interval: LOW,HIGH of sigma / alpha in which guidance acts, such as 0.3,5.
+        guidance_rescale: 0 to 1, how much of the contrast that guidance adds is taken back.
+        negative_label: a class that guidance leads away from.
         out: grid.png, samples.npz or a folder/; a new name in this folder where it is not given.
         replay: a PNG that `langevin sample` made, to be made again from what is written in it.
         exact: one at a time, so that the batch cannot change a bit.
@@ -159,12 +165,23 @@ def sample(
         grid=grid,
         label=label,
         guidance=guidance,
+        guidance_interval=None if guidance_interval is None else _interval(guidance_interval),
+        guidance_rescale=guidance_rescale,
+        negative_label=negative_label,
         out=out,
         exact=exact,
         batch=batch,
         metadata=metadata,
         say=print,
     )
+
+
+def _interval(text: str) -> list[float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"`{text}` is no interval", help="write LOW,HIGH, such as 0.3,5") from None
+    return [low, high]
 
 
 @data.command(name="check")

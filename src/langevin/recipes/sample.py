@@ -19,7 +19,8 @@ from langevin.solvers.grids import Grid
 MOST_IN_A_SHEET, MOST = 1024, 10_000_000
 """Pictures in one PNG, whose recipes must stay readable; samples at once."""
 Say = Callable[[str], None]
-_SETTINGS = ("steps", "solver", "grid", "guidance", "exact")
+_GUIDANCE = ("guidance_interval", "guidance_rescale", "negative_label")
+_SETTINGS = ("steps", "solver", "grid", "guidance", "exact", *_GUIDANCE)
 
 
 def sample(
@@ -121,6 +122,7 @@ def _recipe(model: Model, run: Path, target: Path, settings: dict[str, Any]) -> 
         "grid": describe(model.grid(chosen["grid"])),
         "guidance": chosen["guidance"] if chosen["guidance"] is not None else model.sampling.get("guidance", 1.0),
         "exact": bool(chosen["exact"]),
+        **{k: chosen[k] for k in _GUIDANCE if chosen[k] is not None},
     }
 
 
@@ -134,7 +136,7 @@ def _seen_from(folder: Path, run: Path) -> str:
 def _draw(
     model: Model, seeds: Sequence[int], labels: np.ndarray | None, recipe: dict[str, Any], batch: int
 ) -> np.ndarray:
-    settings = {k: recipe[k] for k in _SETTINGS}
+    settings = {k: recipe[k] for k in _SETTINGS if k not in _GUIDANCE or k in recipe}
     settings["solver"] = build(dict(settings["solver"]), Solver)  # from a file: langevin's own kinds and no other
     settings["grid"] = build(dict(settings["grid"]), Grid)
     chosen = None if labels is None else labels.tolist()
