@@ -50,6 +50,12 @@ class SampleNoise:
         return torch.from_numpy(out).to(like.device, like.dtype)
 
 
+def uniform_like(noise: Noise, like: Tensor) -> Tensor:
+    """float64 numbers uniform in [0, 1], shaped and placed like `like`: the normal distribution function of the noise."""
+    u: Tensor = torch.special.ndtr(noise(torch.empty(like.shape, dtype=torch.float64, device=like.device)))
+    return u
+
+
 def keyed(seeds: Sequence[int]) -> Callable[[int], Noise]:
     """Step index -> the Noise of that step for samples with these seeds; what `trajectory` takes."""
     return lambda step: SampleNoise([(seed, step) for seed in seeds])

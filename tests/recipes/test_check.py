@@ -118,3 +118,14 @@ def test_wrong_mathematics_turns_it_red(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.undo()
     monkeypatch.setitem(identities.LOSSES, next(iter(identities.LOSSES)), list(identities.LOSSES.values())[1])
     assert "each named loss is a weight on the error of x0" in wrong(run_checks(solvers={}))
+
+
+def test_wrong_token_mathematics_turns_it_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    from langevin.diffusion.process import MaskedDiffusion, UniformDiffusion
+
+    for kind, name in ((MaskedDiffusion, "masked"), (UniformDiffusion, "uniform")):
+        rate = kind.nll_rate
+        monkeypatch.setattr(kind, "nll_rate", lambda self, *args, rate=rate: 1.001 * rate(self, *args))
+        found = wrong(run_checks(solvers={}))
+        assert found == {f"{name} tokens, {s}: evidence bound = log p of every x" for s in ("linear", "cosine")}
+        monkeypatch.undo()

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from langevin.diffusion import MaskedDiffusion, UniformDiffusion
 from langevin.diffusion.schedules import VE, Flow, Tabulated, VPLinear
-from langevin.exact import identities, oracles
+from langevin.exact import CategoricalDenoiser, identities, oracles, token_oracles
 from langevin.recipes import solver_oracles
 from langevin.solvers import Solver
 from langevin.solvers.grids import Karras
@@ -89,6 +90,29 @@ def _likelihood() -> Iterator[Reading]:
     yield "that bound on VE and on flow", 0, identities.elbo(VE(), 0.3) - identities.elbo(Flow(), 0.3), 1e-9
 
 
+def _tokens() -> Iterator[Reading]:
+    p, half = token_oracles.table(), torch.tensor(0.5, dtype=torch.float64)
+    for kind in (MaskedDiffusion, UniformDiffusion):
+        what = "masked" if kind is MaskedDiffusion else "uniform"
+        denoisers = {name: CategoricalDenoiser(kind(s, 3), p) for name, s in token_oracles.SCHEDULES.items()}
+        yield f"{what} tokens: the chain of steps is the closed form", 0, token_oracles.chain(kind(Flow(), 3)), 1e-12
+        back = max(token_oracles.reverse_marginals(d, half, half / 2) for d in denoisers.values())
+        yield f"{what} tokens: reverse steps carry the data's law back", 0, back, 1e-12
+        for name, denoiser in denoisers.items():
+            error = token_oracles.bound_error(denoiser)
+            yield f"{what} tokens, {name}: evidence bound = log p of every x", 0, error, 1e-6
+        single = CategoricalDenoiser(kind(Flow(), 3), p.sum(1))
+        yield f"{what} tokens: one alone is exact in 3 steps", 0, token_oracles.distance(single, 3), 1e-12
+    masked, uniform = (CategoricalDenoiser(k(Flow(), 3), p) for k in (MaskedDiffusion, UniformDiffusion))
+    apart = token_oracles.total_variation(p, token_oracles.independent(p))
+    for num_steps in (4, 16, 64):
+        found = token_oracles.distance(masked, num_steps)
+        yield f"masked ancestral, {num_steps} steps: total variation", apart / num_steps, found, 1e-12
+    order = oracles.slope(lambda n: token_oracles.distance(uniform, n), (16, 32, 64, 128))
+    yield "uniform ancestral: order of the total variation", 1, order, 0.05
+    yield "uniform tokens: concrete score = ratio of marginals", 0, token_oracles.score_error(uniform, half), 1e-12
+
+
 def _solver(name: str, solver: Solver[Any]) -> Iterator[Reading]:
     if solver.stochastic:
         found = solver_oracles.law_order(solver)
@@ -118,6 +142,7 @@ def _groups(solvers: Mapping[str, Solver[Any]]) -> Iterator[tuple[str, str, Call
     yield "identities", "algebra", _identities
     yield "tables", "published tables", _tables
     yield "likelihood", "density of a mixture", _likelihood
+    yield "tokens", "every state of a table, listed", _tokens
     for name, solver in solvers.items():
         yield (
             name,

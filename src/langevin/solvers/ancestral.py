@@ -4,6 +4,8 @@
               small), learned where it is learned (Improved DDPM), exact where var[x0 | x_t] is known
 "small"       beta_tilde always: the variance given x0
 "large"       the variance for data of unit variance: DDPM's beta where alpha^2 + sigma^2 = 1
+
+Tokens are drawn in every step, the last one too, each by itself from the reverse of its process (Austin et al. 2021, D3PM).
 """
 
 from dataclasses import dataclass
@@ -55,6 +57,6 @@ class Ancestral(Solver[Nothing]):
             share = at.sigma**2 / (at.alpha**2 + at.sigma**2)
             q = Gaussian(q.mean, torch.full_like(x_t, share))
         step = process.reverse(q, x_t, at.t, to.t)
-        if to.sigma == 0:  # the end: the mean, as every DDPM does
+        if to.sigma == 0 and isinstance(step, Gaussian):  # the end: the mean, as every DDPM does
             return step.mean, state
         return step.sample(noise), state

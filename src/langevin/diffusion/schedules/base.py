@@ -7,6 +7,7 @@ so that nothing cancels near t = 1. Times are float64 wherever they can be.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,10 +34,18 @@ class Schedule(ABC):
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
         """d log_snr / dt at t in (0, 1), by automatic differentiation; negative."""
-        with torch.inference_mode(False), torch.enable_grad():
-            t = t.detach().clone().requires_grad_()
-            (rate,) = torch.autograd.grad(self.log_snr(t).sum(), t)
-        return rate
+        return _rate(self.log_snr, t)
+
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        """d alpha / dt at t in (0, 1), by automatic differentiation; never positive."""
+        return _rate(self.alpha, t)
+
+
+def _rate(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    with torch.inference_mode(False), torch.enable_grad():
+        t = t.detach().clone().requires_grad_()
+        (rate,) = torch.autograd.grad(f(t).sum(), t)
+    return rate
 
 
 def from_ratio(log_snr: Tensor) -> tuple[Tensor, Tensor]:
