@@ -139,20 +139,22 @@ def estimate_log_prob(
         raise ValueError(f"num_steps must be even, not {num_steps}")
     if probes and noise is None:
         raise ValueError("probes are drawn: give noise=rng.keyed(seeds)")
-    signs = [torch.where(noise(k)(x) < 0, -1.0, 1.0).to(x) for k in range(probes)] if noise is not None else []
+    signs: list[Tensor | None] = [None]
+    if probes and noise is not None:
+        signs = [torch.where(noise(k)(x) < 0, -1.0, 1.0).to(x) for k in range(probes)]
     fine, coarse = (
         torch.stack(
             [
                 log_prob_flow(
                     denoiser, x, num_steps=n, ratio_min=ratio_min, ratio_max=ratio_max, probe=probe, cond=cond
                 )
-                for probe in signs or [None]
+                for probe in signs
             ]
         )
         for n in (num_steps, num_steps // 2)
     )
     value = fine.mean(0)
-    spread = fine.std(0) / math.sqrt(len(fine)) if len(fine) > 1 else torch.full_like(value, math.nan if signs else 0)
+    spread = fine.std(0) / math.sqrt(len(fine)) if len(fine) > 1 else torch.full_like(value, math.nan if probes else 0)
     return Estimate(value, spread, (value - coarse.mean(0)).abs() / 15)  # an error of fourth order falls to a 16th
 
 

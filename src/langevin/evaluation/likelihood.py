@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin.data.codec.base import Codec
 from langevin.data.codec.pixels import Pixels
 from langevin.diffusion.likelihood import Estimate, Levels, estimate_bound, estimate_log_prob
 from langevin.errors import DataError, UsageError
@@ -42,10 +41,8 @@ class BitsPerDim:
     how: str
 
 
-def levels_of(codec: Codec) -> Levels | None:
-    """The levels that a codec's integers have in model space; None for floats. Raises UsageError for a codec of another kind."""
-    if not isinstance(codec, Pixels):
-        raise UsageError(f"bits per dimension are counted of pixels, not through a {type(codec).__name__}")
+def levels_of(codec: Pixels) -> Levels | None:
+    """The levels that a codec's integers have in model space; None for floats."""
     return None if codec.dtype == "float32" else Levels(-1.0, 2 / codec.high, int(codec.high) + 1)
 
 
@@ -79,16 +76,15 @@ def bits_per_dim(
         raise UsageError(f"unknown method `{method}`", help=f"use {' or '.join(METHODS)}")
     if draws < (method == "bound"):
         raise UsageError("the bound takes one draw at least, not none")
-    levels, codec = levels_of(model.codec), model.codec
+    codec = model.codec
+    if not isinstance(codec, Pixels):
+        raise UsageError(f"bits per dimension are counted of pixels, not through a {type(codec).__name__}")
+    levels = levels_of(codec)
     items = np.asarray(items)
-    if items.ndim == len(model.shape) and getattr(codec, "squeeze", False):
+    if items.ndim == len(model.shape) and codec.squeeze:
         items = items[..., None]
-    if (
-        items.dtype.name != codec.config["dtype"]
-        or items.shape[1:] != (*model.shape[1:], model.shape[0])
-        or not len(items)
-    ):
-        raise DataError(f"items are {items.dtype.name} {items.shape[1:]}, not the model's {codec.config['dtype']}")
+    if items.dtype.name != codec.dtype or items.shape[1:] != (*model.shape[1:], model.shape[0]) or not len(items):
+        raise DataError(f"items are {items.dtype.name} {items.shape[1:]}, not the model's {codec.dtype}")
     labels = None if label is None else model.labels(range(len(items)), label)
     device, size = next(model.denoiser.parameters()).device, math.prod(model.shape)
     found: list[Estimate] = []
