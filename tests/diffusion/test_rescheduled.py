@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from langevin.diffusion.rescheduled import Rescheduled
+from langevin.diffusion import Rescheduled
 from langevin.diffusion.schedules import VE, Flow, VPLinear
 from langevin.exact import oracles
 from langevin.recipes import solver_oracles as measure

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from langevin.diffusion.rescheduled import Rescheduled
+from langevin.diffusion import Rescheduled
 from langevin.diffusion.schedules import VE, Flow, VPLinear
 from langevin.exact import oracles
 from langevin.interop.k_diffusion import from_callable, to_callable
