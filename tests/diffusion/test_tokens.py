@@ -173,6 +173,19 @@ def test_unmasked_tokens_stay_and_the_mask_is_never_said() -> None:
     assert bool((x < 4).all())
 
 
+def test_the_short_way_to_unmask_is_the_draw_from_the_whole_law() -> None:
+    """The mask is the last state: the same uniform number gives the same token by the distribution function of all V + 1."""
+    process = MaskedDiffusion(Cosine(), 6)
+    x0 = torch.randint(6, (50, 7), generator=torch.Generator().manual_seed(1))
+    x_t = process.corrupt(x0, tensor(0.6), generated(0))
+    q = LogitsDenoiser(Random(6), process)(x_t, tensor(0.6))
+    for t, s in ((0.6, 0.5), (0.6, 0.1), (0.6, 0.0), (1.0, 0.3)):
+        step = process.reverse(q, x_t, tensor(t), tensor(s))
+        drawn = step.sample(generated(7))
+        assert torch.equal(drawn, Categorical(step.logits).sample(generated(7)))
+        assert bool((drawn != x_t).any()) and (s > 0) == bool((drawn == process.mask).any())
+
+
 @every_kind
 def test_schedules_that_leave_tokens_are_refused(kind: type[CategoricalDiffusion]) -> None:
     with pytest.raises(ValueError, match="alpha must be 0 at t = 1"):

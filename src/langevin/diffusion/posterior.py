@@ -102,8 +102,12 @@ class Categorical(Posterior):
         Gumbel noise in single precision cannot exceed 16.6 and so draws rare values too seldom: a lower temperature
         (Zheng et al. 2024). Here each value has its probability to 1e-15.
         """
+        return self.quantile(uniform_like(noise, self.logits[..., 0]))
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """(B, *shape) int64, the value below which lies the share u (B, *shape) float64 in [0, 1] of the probability."""
         below = self.probs.cumsum(-1)
-        u = uniform_like(noise, below[..., 0]).clamp(max=1 - 2.0**-53) * below[..., -1]
+        u = u.clamp(max=1 - 2.0**-53) * below[..., -1]
         return torch.searchsorted(below, u[..., None], right=True)[..., 0]
 
     def log_prob(self, x0: Tensor) -> Tensor:

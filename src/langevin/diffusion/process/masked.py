@@ -9,6 +9,7 @@ do not: the exact denoiser does not depend on t, and the bound not on the schedu
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from langevin.diffusion.posterior import Categorical, Posterior
 from langevin.diffusion.process.categorical import CategoricalDiffusion, tokens_of
 from langevin.diffusion.shapes import sum_flat
-from langevin.rng import Noise
+from langevin.rng import Noise, uniform_like
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,47 @@ class MaskedDiffusion(CategoricalDiffusion):
         x_t = x_t[..., None]
         return torch.where((x_t == values) | (x_t == self.mask), 0.0, -torch.inf).double()
 
-    def reverse(self, q: Posterior, x_t: Tensor, t: Tensor, s: Tensor) -> Categorical:
+    def reverse(self, q: Posterior, x_t: Tensor, t: Tensor, s: Tensor) -> "Unmasking":
         """Over V + 1 states; the mask among them has probability 0 at s = 0."""
-        q = tokens_of(q)
         alpha_s, lost = self.alpha(s, x_t), self.lost(t, x_t)
-        shown = torch.log((alpha_s - self.alpha(t, x_t)) / lost)[..., None] + q.log_probs
-        masked = torch.log((1 - alpha_s) / lost).expand(x_t.shape)[..., None]
-        is_mask = (x_t == self.mask)[..., None]
-        kept = Categorical.point(x_t, self.num_values + 1).logits
-        return Categorical(torch.where(is_mask, torch.cat([shown, masked], -1), kept))
+        shown, hidden = (alpha_s - self.alpha(t, x_t)) / lost, (1 - alpha_s) / lost
+        return Unmasking(tokens_of(q), x_t, shown.expand(x_t.shape), hidden)
 
     def nll_rate(self, q: Posterior, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         surprise = -tokens_of(q).log_probs.gather(-1, x0[..., None])[..., 0]
         weight = self.death_rate(t, x_t) / self.lost(t, x_t)
         return sum_flat(weight * torch.where(x_t == self.mask, surprise, 0.0))
+
+
+class Unmasking(Categorical):
+    """One reverse step: what is masked shows a value of q with probability `shown` and else stays; all else stays.
+
+    A draw forms the law of the tokens that show alone, of which there are few: with a large vocabulary that is most of the work.
+
+    Args:
+        q: over V values.
+        x_t: (B, *shape), V where masked.
+        shown, hidden: (B, *shape) float64, or broadcasting to it; their sum is 1.
+    """
+
+    def __init__(self, q: Categorical, x_t: Tensor, shown: Tensor, hidden: Tensor) -> None:
+        vars(self).update(q=q, x_t=x_t, shown=shown, hidden=hidden)
+
+    q: Categorical
+    x_t: Tensor
+    shown: Tensor
+    hidden: Tensor
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(B, *shape, V + 1)."""
+        values = torch.log(self.shown)[..., None] + self.q.log_probs
+        mask = torch.log(self.hidden).expand(self.x_t.shape)[..., None]
+        num_values = self.q.logits.shape[-1]
+        kept = Categorical.point(self.x_t, num_values + 1).logits
+        return torch.where((self.x_t == num_values)[..., None], torch.cat([values, mask], -1), kept)
+
+    def sample(self, noise: Noise) -> Tensor:
+        u = uniform_like(noise, self.x_t)
+        now = (self.x_t == self.q.logits.shape[-1]) & (u < self.shown)
+        return self.x_t.masked_scatter(now, Categorical(self.q.logits[now]).quantile((u / self.shown)[now]))
