@@ -5,6 +5,7 @@ that no step waits for an accelerator or spends its time on small tensors. Every
 sigma_s = 0 are finite.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,14 +53,22 @@ class Solver(ABC, Generic[S]):
     """A frozen dataclass in a file of its own.
 
     Attributes:
-        order: global order of convergence on a smooth deterministic problem (strong order for stochastic ones).
-        evaluations: calls of the denoiser a step.
+        order: global order of convergence on a smooth problem: of the end, or of the law of stochastic ones.
+        evaluations: calls of the denoiser a step; 0 where they are not the same in every step.
+        adaptive: whether steps read numbers back and divide themselves until a tolerance is met; accuracy then follows the
+            tolerance, not the number of steps.
+        few_step: whether it is for models that answer with the end of the flow (consistency models) instead of the mean of
+            x0: with those its law is right, with a denoiser it is not, however many the steps.
+        of_ratio: whether sigma / alpha alone decides what it does, not the process's own time.
         stochastic: whether steps draw noise.
         variants: settings that differ in what they do; each is measured by the tests and by `langevin check`.
     """
 
     order: int = 1
     evaluations: int = 1
+    adaptive: ClassVar[bool] = False
+    few_step: ClassVar[bool] = False
+    of_ratio: ClassVar[bool] = True
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     @property
@@ -90,6 +99,19 @@ def toward(x_t: Tensor, x0_hat: Tensor, at: Level, to: Level) -> Tensor:
     """alpha_s x0_hat + sigma_s z_hat with z_hat = (x_t - alpha_t x0_hat) / sigma_t: DDIM's step (Song et al. 2021, eq. 12)."""
     keep = to.sigma / at.sigma
     return combine(keep, x_t, to.alpha - keep * at.alpha, x0_hat)
+
+
+def split(at: Level, to: Level, eta: float) -> tuple[Level, float]:
+    """(down, up): a step to the less noisy `down`, then fresh noise of standard deviation `up`, ends at the level `to`.
+
+    up = eta times the standard deviation of q(x_s | x_t, x0), at most sigma_s: Song et al. 2021, eq. 16. `down` has no time.
+    """
+    if eta == 0 or to.sigma == 0:
+        return to, 0.0
+    # share of sigma_s^2 that is fresh: eta^2 (1 - snr_t / snr_s)
+    fresh = min(-(eta**2) * math.expm1(2 * (at.lam - to.lam)), 1.0)
+    lam = to.lam - 0.5 * math.log1p(-fresh) if fresh < 1 else math.inf
+    return to._replace(sigma=to.sigma * math.sqrt(1 - fresh), lam=lam), to.sigma * math.sqrt(fresh)
 
 
 def combine(a: float, x: Tensor, b: float, y: Tensor) -> Tensor:

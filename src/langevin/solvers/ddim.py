@@ -5,14 +5,13 @@
 eta = 0 is deterministic, eta = 1 is ancestral sampling.
 """
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.rng import Noise
-from langevin.solvers.base import Level, Nothing, Solver, toward
+from langevin.solvers.base import Level, Nothing, Solver, split, toward
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,6 @@ class DDIM(Solver[Nothing]):
         cond: Condition | None,
         noise: Noise,
     ) -> tuple[Tensor, Nothing]:
-        x0_hat = denoiser(x_t, at.t, cond).mean
-        if self.eta == 0 or to.sigma == 0:
-            return toward(x_t, x0_hat, at, to), state
-        # share of sigma_s^2 that is fresh: eta^2 (1 - snr_t / snr_s)
-        fresh = -(self.eta**2) * math.expm1(2 * (at.lam - to.lam))
-        x_s = toward(x_t, x0_hat, at, to._replace(sigma=to.sigma * math.sqrt(1 - fresh)))
-        return x_s.add_(noise(x_t), alpha=to.sigma * math.sqrt(fresh)), state
+        down, up = split(at, to, self.eta)
+        x_s = toward(x_t, denoiser(x_t, at.t, cond).mean, at, down)
+        return (x_s.add_(noise(x_t), alpha=up) if up > 0 else x_s), state
