@@ -1,6 +1,7 @@
 """What every solver keeps, in each of its variants; a new file is found by itself."""
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -26,15 +27,24 @@ SOLVERS = measure.registered()
 SCHEDULES = oracles.schedules()
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-deterministic = pytest.mark.parametrize(
-    "solver", [s for s in SOLVERS.values() if not s.stochastic], ids=[n for n, s in SOLVERS.items() if not s.stochastic]
-)
-stochastic = pytest.mark.parametrize(
-    "solver", [s for s in SOLVERS.values() if s.stochastic], ids=[n for n, s in SOLVERS.items() if s.stochastic]
-)
 
 
-@deterministic
+def those(keep: Callable[[Solver[Any]], bool]) -> Any:
+    found = {name: solver for name, solver in SOLVERS.items() if keep(solver)}
+    return pytest.mark.parametrize("solver", found.values(), ids=found)
+
+
+deterministic = those(lambda s: not s.stochastic)
+stochastic = those(lambda s: s.stochastic)
+of_an_order = those(lambda s: not s.stochastic and not s.adaptive and not s.few_step)
+adaptive = those(lambda s: s.adaptive)
+lawful = those(lambda s: s.stochastic and not s.few_step)
+few_step = those(lambda s: s.few_step)
+never_waiting = those(lambda s: not s.adaptive)
+counted = those(lambda s: s.evaluations > 0)
+
+
+@of_an_order
 def test_order(solver: Solver[Any]) -> None:
     assert abs(measure.order(solver) - solver.order) < 0.15
 
@@ -49,14 +59,24 @@ def test_error_is_the_known_one(name: str, at_32: float, at_512: float) -> None:
     assert abs(measure.end_error(SOLVERS[name], 32) / measure.ERRORS_AT_32[name] - 1) < 0.005
 
 
-@stochastic
+@adaptive
+def test_few_steps_are_enough_by_tolerance(solver: Solver[Any]) -> None:
+    assert measure.end_error(solver, 4) < 0.02
+
+
+@few_step
+def test_an_exact_map_to_the_end_gives_the_law(solver: Solver[Any]) -> None:
+    assert abs(measure.mapped_ratio(solver) - 1) < 0.01
+
+
+@lawful
 def test_variance_of_gaussian_data(solver: Solver[Any]) -> None:
     """Exact: it tends to the true one, at least as fast as the order says."""
     assert measure.law_order(solver) > solver.order - 0.15
     assert abs(measure.variance_ratio(solver, 256) - 1) < 0.05
 
 
-@stochastic
+@lawful
 def test_samples_of_a_mixture_have_its_law(solver: Solver[Any]) -> None:
     schedule, num = VPLinear(), 1500
     denoiser, times = oracles.oracle_a(schedule), oracles.log_uniform(schedule, 150)
@@ -72,7 +92,7 @@ def generated(seed: int) -> Any:
     return lambda step: lambda like: torch.randn(like.shape, dtype=like.dtype, generator=generator)
 
 
-@every_solver
+@those(lambda s: s.of_ratio)
 def test_sigma_over_alpha_alone_decides(solver: Solver[Any]) -> None:
     assert measure.invariance(solver) < 1e-12
 
@@ -210,7 +230,7 @@ def test_threads_are_as_good_as_one(solver: Solver[Any]) -> None:
         assert all(torch.equal(a, b) for a, b in zip(pool.map(draw, range(16)), serial, strict=True))
 
 
-@every_solver
+@never_waiting
 @pytest.mark.parametrize("parametrization", [V(), Eps(), LearnedVariance(Eps())])
 def test_no_step_waits_for_the_device(solver: Solver[Any], parametrization: Parametrization) -> None:
     """On the meta device there are no numbers: whatever reads one back fails."""
@@ -247,7 +267,7 @@ def test_who_is_stochastic_says_that_it_needs_noise(solver: Solver[Any]) -> None
     assert not torch.equal(*ends)
 
 
-@every_solver
+@counted
 def test_it_calls_the_denoiser_as_often_as_it_says(solver: Solver[Any]) -> None:
     denoiser, calls = oracles.oracle_a(VE()), []
     denoiser.register_forward_pre_hook(lambda *args: calls.append(1))

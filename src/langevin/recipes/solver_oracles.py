@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from langevin import rng
-from langevin.diffusion import Denoiser, GaussianDiffusion, Schedule
+from langevin.diffusion import Denoiser, Gaussian, GaussianDiffusion, Schedule
+from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.schedules import VE, Flow, VPLinear
 from langevin.exact import EmpiricalDenoiser, oracles
 from langevin.registry import names
@@ -68,10 +69,12 @@ def order(solver: Solver[Any]) -> float:
     return oracles.slope(lambda n: end_error(solver, n))
 
 
-def variance_ratio(solver: Solver[Any], num_steps: int, schedule: Schedule | None = None) -> float:
+def variance_ratio(
+    solver: Solver[Any], num_steps: int, schedule: Schedule | None = None, denoiser: Denoiser | None = None
+) -> float:
     """Variance of the solver's samples of N(0, .5^2), smoothed to sigma = .002, over the true one; at most 4 draws a step."""
     schedule = schedule or VE()
-    denoiser = oracles.gaussian_data(schedule)
+    denoiser = denoiser or oracles.gaussian_data(schedule)
     times = oracles.log_uniform(schedule, num_steps, 80.0, 0.002)
     draws, most = 0, 4 * num_steps
 
@@ -95,6 +98,23 @@ def variance_ratio(solver: Solver[Any], num_steps: int, schedule: Schedule | Non
 
     variance = gains[0].square() * true(times[0]) + gains[1:].square().sum()
     return (variance / true(times[-1])).item()
+
+
+class GaussianEnd(Denoiser):
+    """Answers where the probability flow from x_t ends, data N(0, .5^2): the exact consistency function."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.process: GaussianDiffusion = GaussianDiffusion(schedule)
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Gaussian:
+        alpha, sigma = self.process.coefficients(t, x_t)
+        return Gaussian(x_t * 0.5 / (0.25 * alpha.square() + sigma.square()).sqrt())
+
+
+def mapped_ratio(solver: Solver[Any], num_steps: int = 1) -> float:
+    """That ratio where the model answers with the end of the flow, as consistency models do."""
+    return variance_ratio(solver, num_steps, denoiser=GaussianEnd(VE()))
 
 
 def law_order(solver: Solver[Any]) -> float:
