@@ -322,6 +322,13 @@ def test_each_value_has_its_share_of_the_unit_interval() -> None:
     assert q.sample(at(tensor(0.0))).item() == 1 and q.sample(at(tensor(1.0))).item() == 6
 
 
+def test_the_numbers_it_draws_with_are_uniform_in_double_precision() -> None:
+    for noise in (rng.keyed(range(2000))(0), generated(0)):
+        u = rng.uniform_like(noise, torch.zeros(2000, 5, dtype=torch.int64))
+        assert u.dtype == F64 and (u == u.float().double()).double().mean() < 0.01
+        assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > 1e-4
+
+
 def test_single_precision_gumbel_noise_is_biased_and_this_is_not() -> None:
     """A value of probability 1e-7 beside one other, each method's exact law.
 
