@@ -42,16 +42,17 @@ def test_steps_are_numbered_and_timed() -> None:
     assert [(s.index, s.t) for s in steps] == [(1, 0.5), (2, 0.2)]
 
 
-def test_noise_of_a_sample_is_keyed_by_seed_and_step() -> None:
+def test_the_first_noise_is_keyed_and_steps_follow_the_path() -> None:
     schedule = VE()
     denoiser, times = oracles.oracle_a(schedule), Karras()(schedule, 3)
     found = sample(denoiser, Ancestral(), (1,), times, seeds=[11, 5], dtype=torch.float64)
+    lams = (0.5 * schedule.log_snr(times)).tolist()
     by_hand = []
     for seed in (11, 5):
         x = schedule.sigma(times[0]) * torch.from_numpy(rng.generator(seed, 0).standard_normal((1, 1)))
         for i in range(3):
             step = denoiser.process.reverse(denoiser(x, times[i]), x, times[i], times[i + 1])
-            z = torch.from_numpy(rng.generator(seed, i + 1).standard_normal((1, 1)))
+            z = rng.brownian([seed], lams)(i + 1)(x)
             x = step.mean + (step.var.sqrt() * z if i < 2 else 0)
         by_hand.append(x)
     torch.testing.assert_close(found, torch.cat(by_hand), rtol=1e-13, atol=1e-13)
