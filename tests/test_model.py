@@ -116,6 +116,11 @@ def test_layout_follows_the_data():
     [
         {"steps": 0},
         {"steps": 10**6},
+        {"steps": float("nan")},
+        {"steps": 2.5},
+        {"solver": {"name": "rk45", "rtol": 0.0}},
+        {"solver": {"name": "restart", "intervals": [[1.0, 0.5, 1, 1]]}},
+        {"solver": {"name": "predictor_corrector", "predictor": {"name": "ddmi"}}},
         {"n": 0},
         {"guidance": float("nan")},
         {"guidance": 1e9},

@@ -180,10 +180,12 @@ class Model:
         if seeds is None:
             seeds = range(int(seed), int(seed) + (1 if n is None else int(n)))
         seeds = [int(s) for s in seeds]
-        steps = int(self.sampling.get("steps", 12) if steps is None else steps)
+        steps = self.sampling.get("steps", 12) if steps is None else steps
         denoiser = self.guided(guidance, guidance_interval, guidance_rescale, negative_label)
         _within("the number of samples", len(seeds), 1, 10_000_000)
         _within("steps", steps, 1, MAX_STEPS)
+        if steps != (steps := int(steps)):
+            raise UsageError("steps must be a whole number")
         _within("the batch", batch, 1, 1_000_000)
         _within("the smallest seed", min(seeds), 0, 2**64 - 1)
         chosen, labels = self.solver(solver), self.labels(seeds, label)

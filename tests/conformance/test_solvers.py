@@ -1,5 +1,6 @@
 """What every solver keeps, in each of its variants; a new file is found by itself."""
 
+import json
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from langevin.diffusion.parametrization import Eps, LearnedVariance, Parametriza
 from langevin.diffusion.schedules import VE, Cosine, Flow, VPLinear
 from langevin.exact import EmpiricalDenoiser, oracles
 from langevin.recipes import solver_oracles as measure
-from langevin.registry import names
+from langevin.registry import build, describe, names
 from langevin.solvers import Solver, sample, trajectory
 from langevin.solvers.grids import Grid, Karras, Uniform
 
@@ -274,6 +275,11 @@ def test_it_calls_the_denoiser_as_often_as_it_says(solver: Solver[Any]) -> None:
     measure.last(denoiser, solver, oracles.starts(VE(), 4), oracles.log_uniform(VE(), 12))
     start_up = 3 * max(solver.order, 1)  # a multistep method may start with another
     assert 12 * solver.evaluations <= len(calls) <= 12 * solver.evaluations + start_up
+
+
+@every_solver
+def test_a_recipe_makes_it_again(solver: Solver[Any]) -> None:
+    assert build(json.loads(json.dumps(describe(solver))), Solver) == solver
 
 
 @every_solver

@@ -43,6 +43,7 @@ class Restart(Solver[Any]):
                 raise ValueError(
                     f"an interval is (low, high > low, steps >= 0, times >= 1), not {low, high, steps, times}"
                 )
+        object.__setattr__(self, "intervals", tuple(tuple(row) for row in self.intervals))  # lists, from a recipe
 
     @property
     def stochastic(self) -> bool:
