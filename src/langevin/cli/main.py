@@ -122,6 +122,7 @@ def sample(
     guidance_interval: str | None = None,
     guidance_rescale: float | None = None,
     negative_label: str | None = None,
+    classifier_scale: float | None = None,
     out: Path | None = None,
     replay: Path | None = None,
     exact: Annotated[bool, Switch] = False,
@@ -142,6 +143,7 @@ def sample(
         guidance_interval: LOW,HIGH of sigma / alpha in which guidance acts, such as 0.3,5.
         guidance_rescale: 0 to 1, how much of the contrast that guidance adds is taken back.
         negative_label: a class that guidance leads away from.
+        classifier_scale: strength of the classifier that `langevin classifier` trained, instead of guidance.
         out: grid.png, samples.npz or a folder/; a new name in this folder where it is not given.
         replay: a PNG that `langevin sample` made, to be made again from what is written in it.
         exact: one at a time, so that the batch cannot change a bit.
@@ -168,12 +170,37 @@ def sample(
         guidance_interval=None if guidance_interval is None else _interval(guidance_interval),
         guidance_rescale=guidance_rescale,
         negative_label=negative_label,
+        classifier_scale=classifier_scale,
         out=out,
         exact=exact,
         batch=batch,
         metadata=metadata,
         say=print,
     )
+
+
+@app.command
+def classifier(
+    run: Path,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    json: Annotated[bool, Switch] = False,
+) -> None:
+    """Train a classifier of noisy samples on a run's own data, to guide its model by.
+
+    Args:
+        run: a run with labels; the classifier is written into its folder.
+        minutes: wall-clock budget; 1 where neither it nor --steps is given.
+        steps: number of steps instead of minutes.
+        seed: of everything random.
+        json: one JSON object a line.
+    """
+    from langevin.recipes.classifier import train_classifier
+    from langevin.recipes.console import Console
+
+    train_classifier(run, minutes=minutes, steps=steps, seed=seed, console=Console("json" if json else "auto"))
 
 
 def _interval(text: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""Pseudo-inverse guidance: Song et al., "Pseudoinverse-Guided Diffusion Models for Inverse Problems", 2023, eq. 7-8.
+"""Pseudo-inverse guidance: Song et al., "Pseudoinverse-Guided Diffusion Models for Inverse Problems", 2023, section 3.
 
 For y = A x0 + std eps, with p(x0 | x_t) taken for N(x0_hat, r^2 I),  r^2 = sigma^2 / (alpha^2 + sigma^2) (data of unit variance):
 

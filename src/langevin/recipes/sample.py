@@ -10,7 +10,9 @@ import numpy as np
 from langevin import __version__, store
 from langevin.data.png import read_metadata
 from langevin.errors import RefusedError, UsageError, nearest
+from langevin.guidance import ClassifierGuidance
 from langevin.model import Model, load, locate, modality_of
+from langevin.recipes.classifier import load_classifier
 from langevin.recipes.plan import device
 from langevin.registry import build, describe
 from langevin.solvers.base import Solver
@@ -21,6 +23,7 @@ MOST_IN_A_SHEET, MOST = 1024, 10_000_000
 Say = Callable[[str], None]
 _GUIDANCE = ("guidance_interval", "guidance_rescale", "negative_label")
 _SETTINGS = ("steps", "solver", "grid", "guidance", "exact", *_GUIDANCE)
+_CLASSIFIER = "classifier_scale"
 
 
 def sample(
@@ -41,7 +44,7 @@ def sample(
         label: classes by name, taken in turn.
         out: .png, .npz or a folder; a new name in the working folder where it is not given.
         metadata: whether each file holds its recipe.
-        settings: of `Model.sample`.
+        settings: of `Model.sample`; and classifier_scale, the strength of the classifier beside the run's model.
 
     Returns:
         the files made.
@@ -60,7 +63,7 @@ def sample(
     labels = model.labels(seeds, [label[k % len(label)] for k in range(n)] if label else None)
     batch = settings.pop("batch", 64)
     recipe = _recipe(model, run, target, settings)
-    items = _draw(model, seeds, labels, recipe, batch)
+    items = _draw(model, run, seeds, labels, recipe, batch)
     made = _write(model, items, target, _rows(model, recipe, seeds, labels) if metadata else None)
     what = f"{made[0]}" if len(made) == 1 else f"{len(made)} files in {target}"
     say(
@@ -92,14 +95,15 @@ def replay(picture: Path, run: Path | None = None, *, out: Path | None = None, s
         raise UsageError("the picture holds no recipe", where=str(picture), help="only files that langevin wrote do")
     recipe = {k: v for k, v in rows[0].items() if k not in ("seed", "label", "class")}
     try:
-        model = load(run if run is not None else _find(picture, str(recipe["run"]), str(recipe["model"]))).to(device())
+        run = run if run is not None else _find(picture, str(recipe["run"]), str(recipe["model"]))
+        model = load(run).to(device())
         seeds = [int(row["seed"]) for row in rows]
         labels = np.array([int(row["label"]) for row in rows]) if "label" in rows[0] else None
         if labels is not None and not all(0 <= c < len(model.classes) for c in labels):
             raise UsageError("the recipe's labels are not this model's", where=str(picture))
         if model.digest != recipe["model"]:
             say("note       this is not the model that made the picture: its sha256 differs")
-        items = _draw(model, seeds, labels, recipe, 64)
+        items = _draw(model, run, seeds, labels, recipe, 64)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, UsageError | RefusedError):
             raise
@@ -112,7 +116,9 @@ def replay(picture: Path, run: Path | None = None, *, out: Path | None = None, s
 
 def _recipe(model: Model, run: Path, target: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """All that a sample depends on but its seed and label."""
-    chosen = {k: settings.get(k) for k in _SETTINGS}
+    chosen = {k: settings.get(k) for k in (*_SETTINGS, _CLASSIFIER)}
+    if chosen[_CLASSIFIER] is not None:
+        chosen["guidance"] = _plain(chosen)
     return {
         "langevin": __version__,
         "model": model.digest,
@@ -122,8 +128,15 @@ def _recipe(model: Model, run: Path, target: Path, settings: dict[str, Any]) -> 
         "grid": describe(model.grid(chosen["grid"])),
         "guidance": chosen["guidance"] if chosen["guidance"] is not None else model.sampling.get("guidance", 1.0),
         "exact": bool(chosen["exact"]),
-        **{k: chosen[k] for k in _GUIDANCE if chosen[k] is not None},
+        **{k: chosen[k] for k in (*_GUIDANCE, _CLASSIFIER) if chosen[k] is not None},
     }
+
+
+def _plain(chosen: dict[str, Any]) -> float:
+    """The guidance beside a classifier: none."""
+    if other := [k for k in ("guidance", *_GUIDANCE) if chosen[k] not in (None, 1.0)]:
+        raise UsageError(f"a classifier guides alone, without {', '.join(other)}", help="choose one of the two")
+    return 1.0
 
 
 def _seen_from(folder: Path, run: Path) -> str:
@@ -134,11 +147,14 @@ def _seen_from(folder: Path, run: Path) -> str:
 
 
 def _draw(
-    model: Model, seeds: Sequence[int], labels: np.ndarray | None, recipe: dict[str, Any], batch: int
+    model: Model, run: Path, seeds: Sequence[int], labels: np.ndarray | None, recipe: dict[str, Any], batch: int
 ) -> np.ndarray:
     settings = {k: recipe[k] for k in _SETTINGS if k not in _GUIDANCE or k in recipe}
     settings["solver"] = build(dict(settings["solver"]), Solver)  # from a file: langevin's own kinds and no other
     settings["grid"] = build(dict(settings["grid"]), Grid)
+    if (scale := recipe.get(_CLASSIFIER)) is not None:
+        classifier = load_classifier(run).to(device())
+        settings["guidance"] = lambda denoiser: ClassifierGuidance(denoiser, classifier, float(scale))
     chosen = None if labels is None else labels.tolist()
     return model.sample(
         seeds=seeds, label=None if chosen is None else [model.classes[c] for c in chosen], batch=batch, **settings

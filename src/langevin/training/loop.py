@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from langevin.config import OptimizerConfig, TrainConfig
-from langevin.diffusion import NetworkDenoiser
 from langevin.diffusion.loss import denoising_loss, hybrid_loss
 from langevin.diffusion.parametrization import noise_level
 from langevin.diffusion.times import LossAware
@@ -20,6 +20,8 @@ from langevin.rng import SampleNoise
 from langevin.training.feed import Feed
 from langevin.training.state import TrainState
 
+Loss = Callable[..., Tensor]
+"""(what is trained, x0, t, noise, weight, cond=) -> (B,); see `diffusion.loss`."""
 MAX_SKIPPED = 10
 """So many steps in a row may give numbers that are not finite; the next ends the run."""
 
@@ -54,7 +56,13 @@ def learning_rate(progress: float, settings: OptimizerConfig) -> float:
 
 
 def fit(
-    denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig, state: TrainState, *, started: float | None = None
+    denoiser: Any,
+    feed: Feed,
+    config: TrainConfig,
+    state: TrainState,
+    *,
+    compute: Loss | None = None,
+    started: float | None = None,
 ) -> Iterator[Metrics]:
     """Train until the budget is spent, one Metrics a step.
 
@@ -62,7 +70,8 @@ def fit(
     `steps`; under a budget of minutes the learning rate follows the clock).
 
     Args:
-        denoiser: on `state.network`.
+        denoiser: on `state.network`; a NetworkDenoiser, or whatever has a `process` and is trained by `compute`.
+        compute: the loss; the config's where it is not given.
         started: `time.perf_counter()` from which this sitting's wall clock counts; now, where it is not given.
 
     Raises:
@@ -70,6 +79,7 @@ def fit(
     """
     if config.minutes is None and config.steps is None:
         raise ValueError("a run needs minutes or steps")
+    compute = compute or (hybrid_loss if config.loss == "hybrid" else denoising_loss)
     weight = build(dict(config.weight or {"name": "karras"}), Weight, foreign=True)
     parameters = state.optimizer.param_groups[0]["params"]
     before, start = state.elapsed, time.perf_counter() if started is None else started
@@ -85,7 +95,7 @@ def fit(
         # the half step keeps the first step's rate above zero where steps are few
         at = (state.step + 0.5) / config.steps if config.steps else _course(state, 60 * (config.minutes or 0))
         lr = state.rate * max(learning_rate(at, config.optimizer), 1e-6 * config.optimizer.lr)
-        loss = _gradient(denoiser, feed, config, state, weight)
+        loss = _gradient(denoiser, feed, config, state, weight, compute)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip).item()
         if math.isfinite(norm) and math.isfinite(loss):
             in_a_row = 0
@@ -113,13 +123,19 @@ def _course(state: TrainState, budget: float) -> float:
     return (state.elapsed - state.began) / max(budget - state.began, 1e-9)
 
 
-def _gradient(denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig, state: TrainState, weight: Weight) -> float:
+def _gradient(
+    denoiser: Any,
+    feed: Feed,
+    config: TrainConfig,
+    state: TrainState,
+    weight: Weight,
+    compute: Loss = denoising_loss,
+) -> float:
     """Add the gradient of one batch, in micro-batches; the mean loss."""
     x0, cond = feed.data(state.step)
     schedule = denoiser.process.schedule
     t, importance = state.law(feed.times(state.step), schedule)
     keys = feed.noise(state.step).keys
-    compute = hybrid_loss if config.loss == "hybrid" else denoising_loss
     size = config.micro_batch or feed.batch
     losses: list[Tensor] = []
     for k in range(0, feed.batch, size):
