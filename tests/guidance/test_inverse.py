@@ -153,7 +153,8 @@ def test_conjugate_gradients_solve_and_stop():
     assert torch.equal(conjugate_gradient(lambda v: -v, b, 4), torch.zeros_like(b))  # not positive: left alone
 
 
-SOLVERS = measure.registered()
+# paradigms asks for several levels in one batch, and measurements belong to rows of the caller's
+SOLVERS = {name: solver for name, solver in measure.registered().items() if name != "paradigms"}
 
 
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)

@@ -11,7 +11,10 @@ from langevin.diffusion.schedules import Tabulated
 from langevin.solvers import trajectory
 from langevin.solvers.ancestral import Ancestral
 from langevin.solvers.ddim import DDIM
+from langevin.solvers.dpm_2 import DPM2
 from langevin.solvers.dpmpp import DPMpp
+from langevin.solvers.euler import Euler
+from langevin.solvers.euler_ancestral import EulerAncestral
 from langevin.solvers.grids import Trailing
 from langevin.solvers.heun import Heun
 
@@ -29,7 +32,10 @@ CASES: list[tuple[str, Any, str, dict[str, Any], dict[str, Any]]] = [
     ("ddpm large", Ancestral("large"), "DDPMScheduler", {**PLAIN, "variance_type": "fixed_large"}, {}),
     ("dpm-solver++", DPMpp(), "DPMSolverMultistepScheduler", {"solver_order": 2, "final_sigmas_type": "zero"}, {}),
     ("heun", Heun(), "HeunDiscreteScheduler", {}, {}),
-    ("euler", DDIM(), "EulerDiscreteScheduler", {}, {}),
+    ("euler", Euler(), "EulerDiscreteScheduler", {}, {}),
+    ("euler ancestral", EulerAncestral(), "EulerAncestralDiscreteScheduler", {}, {}),
+    ("dpm 2", DPM2(), "KDPM2DiscreteScheduler", {}, {}),
+    ("dpm 2 ancestral", DPM2(1.0), "KDPM2AncestralDiscreteScheduler", {}, {}),
 ]
 
 
@@ -54,12 +60,12 @@ def test_equals_diffusers(solver: Any, scheduler: str, settings: Any, step: Any,
     theirs = getattr(diffusers, scheduler)(**BETAS, **TRAILING, **settings)
     theirs.set_timesteps(num_steps)
     x = start = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    scaled = scheduler in ("HeunDiscreteScheduler", "EulerDiscreteScheduler")  # these hold x / alpha
+    scaled = scheduler[:4] in ("Heun", "Eule", "KDPM")  # these hold x / alpha
     denoiser, times = Toy(), Trailing()(Tabulated.linear(), num_steps)
     if scaled:
         x = x / denoiser.process.schedule.alpha(times[0])
     generator = torch.Generator().manual_seed(1)
-    if "Scheduler" in scheduler and scheduler[:4] in ("DDIM", "DDPM"):
+    if scheduler[:4] in ("DDIM", "DDPM") or "Ancestral" in scheduler:
         step = {**step, "generator": generator}
     expected = []
     for k, i in enumerate(theirs.timesteps):
@@ -69,7 +75,7 @@ def test_equals_diffusers(solver: Any, scheduler: str, settings: Any, step: Any,
             expected.append(x)
         elif (
             scheduler[:5] == "Euler" or k % 2 == 1 or k == len(theirs.timesteps) - 1
-        ):  # Heun takes two calls a step, but for the last
+        ):  # methods of two stages take two calls a step, but for the last
             expected.append(x * denoiser.process.schedule.alpha(times[len(expected) + 1]))
     ours = torch.Generator().manual_seed(1)
 

@@ -5,6 +5,7 @@ answers. After k rounds at least the first k levels are exact; a sample stops wh
 tolerance, and then keeps its value: samples do not depend on each other. The result is that of K steps of DDIM.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,8 @@ RHO, RATIO_MAX = 7.0, 80.0
 @dataclass(frozen=True)
 class Paradigms(Solver[Nothing]):
     """First order in the number of inner steps; fewer calls one after another than DDIM's, each of `parallel` times the batch.
+
+    The denoiser must take any batch: a wrapper that holds values for each row of one, as measurements do, does not fit.
 
     Attributes:
         parallel: K, inner steps, spaced as Karras's grid.
@@ -54,21 +57,18 @@ class Paradigms(Solver[Nothing]):
         num, rows = len(path) - 1, len(x_t)
         times = torch.stack([here.t for here in path[:-1]]).repeat_interleave(rows).to(x_t.device)
         given = None if cond is None else {key: torch.cat([value] * num) for key, value in cond.items()}
-        size = torch.tensor([(b.alpha**2 + b.sigma**2) ** 0.5 for b in path[1:]], dtype=x_t.dtype, device=x_t.device)
-        guess = [x_t * (here.alpha**2 + here.sigma**2) ** 0.5 for here in path]
-        scale = (at.alpha**2 + at.sigma**2) ** 0.5
-        guess = [x_t, *(g / scale for g in guess[1:])]
+        sizes = [math.hypot(here.alpha, here.sigma) for here in path]
+        unit = torch.tensor(sizes[1:], dtype=x_t.dtype, device=x_t.device)[:, None]
+        guess = torch.stack([x_t * (size / sizes[0]) for size in sizes])  # (K + 1, B, ...)
         running = torch.ones(rows, dtype=torch.bool, device=x_t.device)
         for _ in range(num):
-            answers = denoiser(torch.cat(guess[:-1]), times, given).mean.split(rows)
-            x, found = x_t, [x_t]
+            answers = denoiser(guess[:-1].flatten(0, 1), times, given).mean.split(rows)
+            found = [x_t]
             for a, b, x0_hat in zip(path[:-1], path[1:], answers, strict=True):
-                x = toward(x, x0_hat, a, b)
-                found.append(x)
-            keep = running.reshape(-1, *(1,) * (x_t.ndim - 1))
-            new = [torch.where(keep, f, g) for f, g in zip(found, guess, strict=True)]
-            moved = (torch.stack(new[1:]) - torch.stack(guess[1:])).flatten(2).square().mean(2).sqrt()
-            guess, running = new, running & ((moved / size[:, None]).amax(0) > self.tolerance)
+                found.append(toward(found[-1], x0_hat, a, b))
+            new = torch.where(running.reshape(-1, *(1,) * (x_t.ndim - 1)), torch.stack(found), guess)
+            moved = (new - guess)[1:].flatten(2).square().mean(2).sqrt() / unit
+            guess, running = new, running & (moved.amax(0) > self.tolerance)
             if not bool(running.any()):
                 break
         return guess[-1], state
