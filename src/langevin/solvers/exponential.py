@@ -67,7 +67,7 @@ def advance(
         k = ahead * h
         w = 0.5 if len(nodes) == 1 else weight(k if answer == "x0" else -k)
         c = w * ahead / r
-        blend = combine(1 - c, m_0, c, m)
+        blend = m if c == 1 else combine(1 - c, m_0, c, m)
     return move(blend, to)
 
 
