@@ -18,8 +18,16 @@ from langevin.recipes.solver_oracles import last
 from langevin.solvers import multistep
 from langevin.solvers.adams import Adams
 from langevin.solvers.ddim import DDIM
+from langevin.solvers.deis import DEIS
+from langevin.solvers.dpm import DPM
 from langevin.solvers.dpmpp import DPMpp
 from langevin.solvers.grids import Karras, Uniform
+from langevin.solvers.heun import Heun
+from langevin.solvers.ipndm import IPNDM
+from langevin.solvers.lms import LMS
+from langevin.solvers.pndm import PNDM
+from langevin.solvers.sa_solver import SASolver
+from langevin.solvers.unipc import UniPC
 
 F64 = torch.float64
 SCHEDULES = [VE(), VPLinear(), Flow(), zero_terminal(Tabulated.linear())]
@@ -134,10 +142,23 @@ def test_a_corrector_in_the_sum_is_the_corrector_written_out() -> None:
         (Adams(4, "x0", "lam", "always"), 4),
         (Adams(4, "x0", "lam", "never"), 2.2),  # one first-order step at the start costs two orders
         (Adams(3, "eps", "lam", "never"), 2.8),
+        (UniPC(1), 2),
+        (UniPC(2, "bh1"), 3),
+        (UniPC(2, "bh2", "eps"), 3),
+        (UniPC(3, "bh1"), 4),
+        (UniPC(3, "bh2"), 4),
+        (UniPC(4, "bh1"), 4),
+        (LMS(3), 3),
+        (LMS(4), 4),
+        (LMS(4, "never"), 3.4),
+        (DEIS(2), 2),
+        (DEIS(3, "t"), 3),
+        (DEIS(3, "mu"), 3),
+        (DPM(3), 3),
         (Adams(4, "eps", "index"), 2),  # taking unequal steps for equal ones
     ],
 )
-def test_orders(solver: Adams, slope: float) -> None:
+def test_orders(solver: multistep.Multistep, slope: float) -> None:
     assert abs(measure.order(solver) - slope) < 0.15
 
 
@@ -174,6 +195,69 @@ def test_the_third_order_of_dpmpp_needs_twice_the_published_weight() -> None:
 def test_the_law_of_the_diffusion_is_of_second_order(order: int, eta: float) -> None:
     """Also where three values are combined: the answers are as rough as the noise."""
     assert abs(measure.law_order(DPMpp(order, eta)) - 2) < 0.2
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+@pytest.mark.parametrize(
+    ("s", "s_hat", "low", "high"),
+    [(1, 0, 0.8, 1.1), (1, 1, 0.6, 1.1), (2, 1, 0.9, 1.1), (2, 0, 1.9, 2.1), (2, 3, 1.9, 3), (3, 3, 1.8, 2.2)],
+)
+def test_the_law_of_sa_solver(s: int, s_hat: int, low: float, high: float, eta: float) -> None:
+    """Of second order from two values on; a corrector of one value, the new one, takes that away."""
+    assert low < measure.law_order(SASolver(s, s_hat, eta)) < high
+
+
+def test_noise_in_part_of_the_way() -> None:
+    """With eta that changes on the way the corrector still corrects the step that was: third values agree as they should."""
+    inside, whole = SASolver(2, 3, 1.0, "exact", (0.5, 3.0)), SASolver(2, 3, 1.0, "exact")
+    none, flow = SASolver(2, 3, 1.0, "exact", (7.0, 6.0)), Adams(3, "x0", "lam", "always")
+    denoiser, x, times = (
+        oracles.oracle_a(VPLinear()),
+        oracles.starts(VPLinear(), 20),
+        oracles.log_uniform(VPLinear(), 30),
+    )
+    noise = rng.keyed(range(20))
+    close(last(denoiser, none, x, times, noise), last(denoiser, flow, x, times))
+    assert (last(denoiser, inside, x, times, noise) - last(denoiser, whole, x, times, noise)).abs().max() > 0.01
+    assert abs(measure.law_order(inside) - measure.law_order(whole)) < 0.8
+    assert abs(measure.variance_ratio(inside, 256) - 1) < 1e-3
+
+
+def test_unip_is_exponential_adams_from_three_values_on() -> None:
+    denoiser, x, times = (
+        oracles.oracle_a(VPLinear()),
+        oracles.starts(VPLinear(), 20),
+        oracles.log_uniform(VPLinear(), 9),
+    )
+    steps = list(measure.trajectory(denoiser, Adams(4, "eps", "lam", "never"), x, times))
+    for k, p in ((2, 3), (5, 4)):
+        solver, plain = (UniPC(p, "bh1", "eps", "never"), Adams(p, "eps", "lam", "never"))
+        a, b = (next(measure.trajectory(denoiser, s, x, times, resume=steps[k])) for s in (solver, plain))
+        close(a.x, b.x)
+
+
+def test_two_values_are_those_of_dpm_solver() -> None:
+    """UniP-2 with B(h) = e^h - 1 is DPM-Solver++(2M), or DPM-Solver-2 on eps_hat."""
+    denoiser, x, times = oracles.oracle_a(VPLinear()), oracles.starts(VPLinear(), 20), Karras()(VPLinear(), 9)
+    close(last(denoiser, UniPC(2, correct="never"), x, times), last(denoiser, DPMpp(), x, times))
+    close(last(denoiser, UniPC(2, "bh2", "eps", "never"), x, times), last(denoiser, DPM(), x, times))
+
+
+def test_names_for_adams() -> None:
+    denoiser, x, times = oracles.oracle_a(Flow()), oracles.starts(Flow(), 20), oracles.log_uniform(Flow(), 9)
+    for named, plain in (
+        (LMS(3), Adams(3, "eps", "mu")),
+        (DEIS(), Adams(3, "eps")),
+        (DEIS(4, "t", "always"), Adams(4, "eps", "t", "always")),
+        (IPNDM(3), Adams(3, "eps", "index", "never")),
+    ):
+        assert torch.equal(last(denoiser, named, x, times), last(denoiser, plain, x, times))
+
+
+def test_pndm_starts_with_heun() -> None:
+    denoiser, x, times = oracles.oracle_a(VE()), oracles.starts(VE(), 20), oracles.log_uniform(VE(), 5)
+    heun, pndm = (next(measure.trajectory(denoiser, s, x, times)).x for s in (Heun(), PNDM()))
+    close(pndm, heun)
 
 
 @pytest.mark.parametrize("schedule", [VE(), VPLinear()])

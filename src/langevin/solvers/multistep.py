@@ -42,7 +42,7 @@ from torch import Tensor
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.schedules.base import Schedule
 from langevin.rng import Noise
-from langevin.solvers.base import Level, Solver, combine, toward
+from langevin.solvers.base import Level, Solver, toward
 
 Predict = Literal["x0", "eps", "flow", "v"]
 Variable = Literal["lam", "mu", "index", "t"]
@@ -105,10 +105,11 @@ def space(predict: Predict, eta: float = 0.0) -> Space:
 
 
 class Past(NamedTuple):
-    """An answer of the denoiser, m of the solver's space, and where it was given."""
+    """An answer of the denoiser and where it was given: m = unit * value."""
 
     lam: float
-    m: Tensor
+    unit: float
+    value: Tensor
 
 
 History = tuple[Past, ...]
@@ -127,7 +128,9 @@ class Multistep(Solver[History]):
         correct: which steps are integrated again with the answer at their end: none; "start", those whose few answers would
             cost the method its order (the first `terms - 1` of three terms or more, without noise); or all, which raises
             the order by one.
+        corrector: how many answers the corrector combines, with correct = "always"; None: one more than `terms`.
         eta: how much noise is drawn, x0 space alone.
+        noisy: in steps that start at a sigma / alpha between these two.
 
     Raises:
         ValueError: a value that cannot be.
@@ -137,14 +140,17 @@ class Multistep(Solver[History]):
     variable: Variable = "lam"
     pair: Pair = "exact"
     correct: Correct = "start"
+    corrector: int | None = None
     eta: float = 0.0
+    noisy: tuple[float, float] = (0.0, math.inf)
 
     def __post_init__(self) -> None:
         for name, kind in (("predict", Predict), ("variable", Variable), ("pair", Pair), ("correct", Correct)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
-        if not 1 <= self.terms <= MOST:
-            raise ValueError(f"a step combines 1 to {MOST} answers, not {self.terms}")
+        for terms in (self.terms, self.corrector or 1):
+            if not 1 <= terms <= MOST:
+                raise ValueError(f"a step combines 1 to {MOST} answers, not {terms}")
         if not 0 <= self.eta < math.inf or (self.eta and self.predict != "x0"):
             raise ValueError(f"eta must be at least 0, and 0 outside x0 space, not {self.eta}")
 
@@ -172,13 +178,15 @@ class Multistep(Solver[History]):
         noise: Noise,
     ) -> tuple[Tensor, History]:
         x0_hat = denoiser(x_t, at.t, cond).mean
-        row = space(self.predict, self.eta)
-        memory = self.terms + (self.correct == "always" or _corrects_start(self))
+        eta = _eta(self, at.lam)
+        row = space(self.predict, eta)
+        memory = _memory(self)
         past: History = ()
         if math.isfinite(at.lam):
-            m = x0_hat if self.predict == "x0" else combine(row.of_x(at), x_t, row.of_x0(at), x0_hat)
-            past = (Past(at.lam, m), *state)[:memory]
-        decay = self.eta * (at.lam - to.lam) if self.eta else 0.0
+            unit = row.of_x0(at)
+            value = x0_hat if self.predict == "x0" else torch.add(x0_hat, x_t, alpha=row.of_x(at) / unit)
+            past = (Past(at.lam, unit, value), *state)[:memory]
+        decay = eta * (at.lam - to.lam) if eta else 0.0
         if not past or memory == 1 or not math.isfinite(to.lam):
             x_s = toward(x_t, x0_hat, at, to._replace(sigma=to.sigma * math.exp(decay)))
         else:
@@ -186,33 +194,57 @@ class Multistep(Solver[History]):
             scale = row.scale(to)
             x_s = x_t * (scale / row.scale(at))
             for weight, before in zip(_weights(self, tuple([p.lam for p in past]), to.lam, clock), past, strict=False):
-                x_s.add_(before.m, alpha=scale * weight)
-        if self.eta and to.sigma > 0:
+                x_s.add_(before.value, alpha=scale * weight * before.unit)
+        if decay and to.sigma > 0:
             x_s.add_(noise(x_t), alpha=to.sigma * math.sqrt(-math.expm1(2 * decay)))
         return x_s, past
 
 
-def _corrects_start(solver: Multistep) -> bool:
+def _eta(solver: Multistep, lam: float) -> float:
+    """eta in a step from lam."""
+    if solver.eta == 0 or not solver.noisy[0] <= math.exp(-lam) <= solver.noisy[1]:
+        return 0.0
+    return solver.eta
+
+
+def _starts(solver: Multistep) -> bool:
+    """Whether the first steps are corrected."""
     return solver.correct == "start" and solver.terms > 2 and solver.eta == 0
+
+
+def _corrector_terms(solver: Multistep) -> int:
+    """How many answers the corrector of every step combines; 0: there is none."""
+    if solver.correct != "always":
+        return 0
+    return solver.terms + 1 if solver.corrector is None else solver.corrector
+
+
+def _memory(solver: Multistep) -> int:
+    """How many answers are remembered: a correction needs all that the step before was made of."""
+    always = _corrector_terms(solver)
+    return max(solver.terms + (always > 0 or _starts(solver)), always)
 
 
 @lru_cache(4096)
 def _weights(solver: Multistep, lams: Lams, to: float, clock: Schedule | None) -> Weights:
     """What each remembered answer adds to y from lams[0] to `to`."""
-    row = space(solver.predict, solver.eta)
 
     def weights(lams: Lams, start: float, end: float) -> Weights:
+        row = space(solver.predict, _eta(solver, start))
         if len(lams) == 2 and solver.pair != "exact":
             return _half_difference(row, solver.pair, lams, start, end)
         return integrals(row, solver.variable, lams, start, end, clock)
 
-    total = list(weights(lams[: solver.terms], lams[0], to))
-    if len(lams) > 1 and (solver.correct == "always" or (_corrects_start(solver) and len(lams) <= solver.terms)):
-        total += [0.0] * (len(lams) - len(total))
-        for j, weight in enumerate(weights(lams, lams[1], lams[0])):
-            total[j] += weight
+    total = [*weights(lams[: solver.terms], lams[0], to)]
+    terms = len(lams) if _starts(solver) and len(lams) <= solver.terms else _corrector_terms(solver)
+    if terms and len(lams) > 1:
+        total += [0.0] * (max(terms, solver.terms + 1) - len(total))
+        # the last y was one of the eta of its step: y = x e^(eta lam) / sigma
+        same = math.exp((_eta(solver, lams[0]) - _eta(solver, lams[1])) * lams[0])
+        for j, weight in enumerate(weights(lams[:terms], lams[1], lams[0])):
+            total[j] += same * weight
         for j, weight in enumerate(weights(lams[1 : 1 + solver.terms], lams[1], lams[0]), 1):
-            total[j] -= weight
+            total[j] -= same * weight
     return tuple(total)
 
 
@@ -235,6 +267,7 @@ RULE, PANEL = _gauss_legendre(12), 1.5
 """Twelve nodes for each 1.5 of lam are exact to rounding: no rate has a pole within pi / 2 of the real line."""
 
 
+@lru_cache(4096)
 def integrals(
     row: Space, variable: Variable, nodes: Lams, start: float, end: float, clock: Schedule | None = None
 ) -> Weights:
