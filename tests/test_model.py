@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ import langevin
 from langevin import store
 from langevin.errors import RefusedError, UsageError
 from langevin.guidance import ClassifierFree, Interval
+from langevin.registry import describe
 from langevin.rng import keyed
 from langevin.solvers import trajectory
-from langevin.solvers.grids import Karras
+from langevin.solvers.default import default
+from langevin.solvers.grids import Karras, Times
 from tests.models import small_model
 
 
@@ -227,3 +230,28 @@ def test_a_missing_run_names_the_nearest(tmp_path):
     small_model().save(tmp_path / "digits-1")
     with pytest.raises(UsageError, match="did you mean `digits-1`"):
         langevin.load(tmp_path / "digit-1")
+
+
+def test_where_nothing_is_named_the_number_of_steps_decides():
+    model = replace(small_model(), sampling={"steps": 12})
+    for steps in (1, 7, 8, 40):
+        assert model.method(steps) == (steps, *default(steps))
+    assert np.array_equal(
+        model.sample(2, seed=1, steps=5), model.sample(2, seed=1, steps=5, solver=default(5)[0], grid=default(5)[1])
+    )
+    assert type(model.method(7, solver="heun")[1]).__name__ == "Heun"
+    assert model.method(7, solver="heun")[2] == default(7)[1]
+
+
+def test_a_model_keeps_the_solver_and_grid_it_was_saved_with():
+    kept = {"solver": {"name": "dpmpp"}, "grid": {"name": "karras", "rho": 5.0, "ratio_min": 0.02}, "steps": 9}
+    steps, solver, grid = replace(small_model(), sampling=kept).method()
+    assert steps == 9 and describe(solver)["name"] == "dpmpp" and grid == Karras(5.0, 0.02)
+
+
+def test_what_was_tuned_serves_its_number_of_steps_until_something_is_named():
+    times = {"name": "times", "times": [1.0, 0.6, 0.1, 0.0]}
+    model = replace(small_model(), sampling={"tuned": {"3": {"solver": {"name": "ddim"}, "grid": times}}})
+    assert describe(model.method(3)[1])["name"] == "ddim" and model.method(3)[2] == Times((1.0, 0.6, 0.1, 0.0))
+    assert model.method(4) == (4, *default(4))
+    assert model.method(3, grid="karras")[1:] == (default(3)[0], Karras())

@@ -49,9 +49,9 @@ class OptimizerConfig(Part):
 class SamplingConfig(Part):
     """How the model is sampled where nothing else is said."""
 
-    solver: str | Noun = {"name": "dpmpp"}
+    solver: str | Noun | None = Field(None, description="chosen from the number of steps")
     steps: int = Field(12, ge=1, le=10_000)
-    grid: str | Noun = {"name": "karras", "rho": 5.0, "ratio_min": 0.02}
+    grid: str | Noun | None = Field(None, description="chosen from the number of steps")
     guidance: float = Field(1.0, ge=0, le=1000)
 
 

@@ -29,6 +29,7 @@ from langevin.networks.base import Network
 from langevin.rng import generator
 from langevin.solvers import sample
 from langevin.solvers.base import Solver
+from langevin.solvers.default import default
 from langevin.solvers.grids import Grid
 
 FORMAT = 1
@@ -103,12 +104,42 @@ class Model:
         raise UsageError(f"unknown label `{label}`", help=nearest(str(label), self.classes))
 
     def solver(self, name: "str | Mapping[str, Any] | Solver[Any] | None" = None) -> Solver[Any]:
-        """A solver by name, by description or itself; the model's default where none is given."""
-        return _noun(name, self.sampling.get("solver", "dpmpp"), Solver)
+        """A solver by name, by description or itself; the model's own for its own number of steps where none is given."""
+        return self.method(solver=name)[1]
 
     def grid(self, name: "str | Mapping[str, Any] | Grid | None" = None) -> Grid:
-        """A grid by name, by description or itself; the model's default where none is given."""
-        return _noun(name, self.sampling.get("grid", "karras"), Grid)
+        """A grid by name, by description or itself; the model's own for its own number of steps where none is given."""
+        return self.method(grid=name)[2]
+
+    def method(
+        self,
+        steps: int | None = None,
+        solver: "str | Mapping[str, Any] | Solver[Any] | None" = None,
+        grid: "str | Mapping[str, Any] | Grid | None" = None,
+    ) -> tuple[int, Solver[Any], Grid]:
+        """How to sample: (steps, solver, grid).
+
+        What is not given is the model's own: what was tuned for so many steps, where neither solver nor grid is given; then
+        what it was trained with; then `langevin.solvers.default`.
+        """
+        own: Mapping[str, Any] = self.sampling
+        steps = own.get("steps", 12) if steps is None else steps
+        _within("steps", steps, 1, MAX_STEPS)
+        if steps != int(steps):
+            raise UsageError("steps must be a whole number")
+        if solver is None and grid is None:
+            own = self.tuned(int(steps)) or own
+        solver_else, grid_else = default(int(steps))
+        return (
+            int(steps),
+            _noun(solver, own.get("solver") or solver_else, Solver),
+            _noun(grid, own.get("grid") or grid_else, Grid),
+        )
+
+    def tuned(self, steps: int) -> Mapping[str, Any] | None:
+        """What `langevin tune` found for so many steps: {"solver": ..., "grid": ...}; None where it was not asked."""
+        found = self.sampling.get("tuned")
+        return found.get(str(steps)) if isinstance(found, Mapping) else None
 
     def guided(
         self,
@@ -165,6 +196,7 @@ class Model:
             seeds: one a sample, instead of n and seed.
             label: a class by name or index, or one a sample; drawn as frequent as in the data where it is not given.
             steps: steps of the solver, 1 to 10,000.
+            solver, grid: by name, by description or themselves; see `method` for what is taken where they are not given.
             guidance: strength of classifier-free guidance; 1 is none. Or your own: a function that wraps the denoiser, such as
                 `lambda d: APG(d, 4.0)`.
             guidance_interval: (low, high) of sigma / alpha in which guidance acts; everywhere where it is not given.
@@ -180,17 +212,13 @@ class Model:
         if seeds is None:
             seeds = range(int(seed), int(seed) + (1 if n is None else int(n)))
         seeds = [int(s) for s in seeds]
-        steps = self.sampling.get("steps", 12) if steps is None else steps
         denoiser = self.guided(guidance, guidance_interval, guidance_rescale, negative_label)
         _within("the number of samples", len(seeds), 1, 10_000_000)
-        _within("steps", steps, 1, MAX_STEPS)
-        if steps != (steps := int(steps)):
-            raise UsageError("steps must be a whole number")
         _within("the batch", batch, 1, 1_000_000)
         _within("the smallest seed", min(seeds), 0, 2**64 - 1)
-        chosen, labels = self.solver(solver), self.labels(seeds, label)
+        (steps, chosen, visits), labels = self.method(steps, solver, grid), self.labels(seeds, label)
         try:
-            times = self.grid(grid)(self.denoiser.process.schedule, steps)
+            times = visits(self.denoiser.process.schedule, steps)
         except ValueError as error:
             raise UsageError(str(error)) from None
         device, out = next(self.denoiser.parameters()).device, []
@@ -253,11 +281,11 @@ def _within(what: str, value: float, low: float, high: float) -> None:
         raise UsageError(f"{what} must lie between {low:,} and {high:,}, not {value:,}")
 
 
-def _noun(given: Any, default: Any, base: type) -> Any:
+def _noun(given: Any, otherwise: Any, base: type) -> Any:
     """What the calling program gave, which may name code of its own, or else the model's default, which may not."""
-    if isinstance(given, base):
-        return given
-    what = default if given is None else given
+    what = otherwise if given is None else given
+    if isinstance(what, base):
+        return what
     return registry.build({"name": what} if isinstance(what, str) else dict(what), base, foreign=given is not None)
 
 

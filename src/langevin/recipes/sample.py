@@ -119,13 +119,14 @@ def _recipe(model: Model, run: Path, target: Path, settings: dict[str, Any]) -> 
     chosen = {k: settings.get(k) for k in (*_SETTINGS, _CLASSIFIER)}
     if chosen[_CLASSIFIER] is not None:
         chosen["guidance"] = _plain(chosen)
+    steps, solver, grid = model.method(*(chosen[k] for k in ("steps", "solver", "grid")))
     return {
         "langevin": __version__,
         "model": model.digest,
         "run": _seen_from(target.parent if target.suffix else target, run),
-        "steps": chosen["steps"] if chosen["steps"] is not None else model.sampling.get("steps", 12),
-        "solver": describe(model.solver(chosen["solver"])),
-        "grid": describe(model.grid(chosen["grid"])),
+        "steps": steps,
+        "solver": describe(solver),
+        "grid": describe(grid),
         "guidance": chosen["guidance"] if chosen["guidance"] is not None else model.sampling.get("guidance", 1.0),
         "exact": bool(chosen["exact"]),
         **{k: chosen[k] for k in (*_GUIDANCE, _CLASSIFIER) if chosen[k] is not None},
