@@ -99,7 +99,8 @@ class Angle(Solver[tuple[Answer, ...]]):
             return past[0].x0_hat
         now, before = past[:2]
         share = before.over**2 / (now.over**2 - before.over**2)
-        return combine(1 + share, now.x0_hat, -share, before.x0_hat)
+        # as a difference, so that entries on which both answers agree come back bit for bit
+        return combine(1, now.x0_hat, share, now.x0_hat - before.x0_hat)
 
 
 @lru_cache(4096)
