@@ -5,6 +5,7 @@
 The classifier must know noisy x_t. With the exact p(c | x_t) scale 1 is the exact conditional denoiser.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -19,7 +20,7 @@ Classifier = Callable[[Tensor, Tensor], Tensor]
 
 
 class NoisyClassifier(nn.Module):
-    """p(c | x_t) from a network whose K output channels are averaged over space.
+    """p(c | x_t) from a network whose K output channels are summed over space, over the root of the number of positions.
 
     Args:
         network: called with (c_in x_t, c_noise (B,), None); answers (B, K, *spatial) or (B, K).
@@ -35,7 +36,8 @@ class NoisyClassifier(nn.Module):
         alpha, sigma = self.process.schedule.alpha(t), self.process.schedule.sigma(t)
         x, c_noise = self.parametrization.inputs(x_t, alpha, sigma)
         out = self.network(x, c_noise, None).to(x_t.dtype)
-        return out.flatten(2).mean(2) if out.ndim > 2 else out
+        votes = out.flatten(2) if out.ndim > 2 else out[..., None]
+        return votes.sum(2) / math.sqrt(votes.shape[2])
 
 
 class ClassifierGuidance(Denoiser):

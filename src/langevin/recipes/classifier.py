@@ -32,7 +32,7 @@ from langevin.training.feed import Feed
 FORMAT = 1
 RATIOS = (0.1, 0.5, 1.0, 2.0, 5.0)
 """sigma / alpha at which the classifier is measured."""
-LATER = 1.7
+LATER = 1.0
 """Mean of log(sigma / alpha) in training above that of denoisers: what a sample will be is decided in more noise than how it looks."""
 _HELD_OUT, _STREAM = 512, 9
 
@@ -100,7 +100,7 @@ def train_classifier(
         store.write_folder(target, write, size=store.size_of(classifier.network.state_dict()))
         console.say(f"classifier {target}")
         name = shlex.quote(model.classes[0])
-        console.say(f"next       langevin sample {shlex.quote(str(run))} --label {name} --classifier-scale 2")
+        console.say(f"next       langevin sample {shlex.quote(str(run))} --label {name} --classifier-scale 4")
     return target
 
 
