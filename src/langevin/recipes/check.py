@@ -12,7 +12,7 @@ import torch
 from langevin.diffusion import MaskedDiffusion, UniformDiffusion
 from langevin.diffusion.schedules import VE, Flow, Tabulated, VPLinear
 from langevin.exact import CategoricalDenoiser, identities, oracles, token_oracles
-from langevin.recipes import solver_oracles
+from langevin.recipes import guidance_oracles, solver_oracles
 from langevin.solvers import Solver
 from langevin.solvers.grids import Karras
 
@@ -113,6 +113,24 @@ def _tokens() -> Iterator[Reading]:
     yield "uniform tokens: concrete score = ratio of marginals", 0, token_oracles.score_error(uniform, half), 1e-12
 
 
+def _guidance() -> Iterator[Reading]:
+    mean, std = guidance_oracles.guided_law(3.0, 0.5, 0.5)
+    yield "N(1, .5^2) guided from N(0, .5^2), scale 3: mean", 2.99925, mean, 1e-4
+    yield "N(1, .5^2) guided from N(0, .5^2), scale 3: spread", 0.5, std, 1e-4
+    narrow = guidance_oracles.guided_law(2.0, 0.5, 1.0)[1]
+    yield "N(1, .5^2) guided from N(0, 1), scale 2: spread", 0.25, narrow, 1e-3
+    keepers = solver_oracles.KEEPERS.values()
+    yield (
+        "guided by the exact classifier = told the class",
+        0,
+        max(map(guidance_oracles.classifier_gap, keepers)),
+        1e-11,
+    )
+    yield "moment matching = the exact posterior", 0, max(map(guidance_oracles.measured_gap, keepers)), 1e-11
+    moved = max(guidance_oracles.rescheduled_gap(VPLinear(), s) for s in keepers)
+    yield "a denoiser on another schedule", 0, moved, 1e-11
+
+
 def _solver(name: str, solver: Solver[Any]) -> Iterator[Reading]:
     if solver.few_step:
         yield f"{name}: variance from an exact map to the end", 1, solver_oracles.mapped_ratio(solver), 1e-2
@@ -147,6 +165,7 @@ def _groups(solvers: Mapping[str, Solver[Any]]) -> Iterator[tuple[str, str, Call
     yield "identities", "algebra", _identities
     yield "tables", "published tables", _tables
     yield "likelihood", "density of a mixture", _likelihood
+    yield "guidance", "law of Gaussian data", _guidance
     yield "tokens", "every state of a table, listed", _tokens
     for name, solver in solvers.items():
         yield (
