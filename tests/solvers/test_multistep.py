@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.integrate import quad
 from torch import Tensor
 
@@ -195,6 +196,15 @@ def test_the_third_order_of_dpmpp_needs_twice_the_published_weight() -> None:
 def test_the_law_of_the_diffusion_is_of_second_order(order: int, eta: float) -> None:
     """Also where three values are combined: the answers are as rough as the noise."""
     assert abs(measure.law_order(DPMpp(order, eta)) - 2) < 0.2
+
+
+def test_samples_of_the_third_order_with_noise_have_the_law_of_the_data() -> None:
+    schedule, num = VPLinear(), 1500
+    denoiser, times = oracles.oracle_a(schedule), oracles.log_uniform(schedule, 150)
+    start = oracles.starts(schedule, num)[torch.randperm(num, generator=torch.Generator().manual_seed(0))]
+    for solver in (DPMpp(3, 1.0), SASolver(3, 4), SASolver(2, 2, 0.5, "exact")):
+        end = last(denoiser, solver, start, times, rng.keyed(range(num)))
+        assert stats.kstest(denoiser.cdf(end, times[-1]).numpy(), "uniform").pvalue > 1e-3
 
 
 @pytest.mark.parametrize("eta", [0.3, 1.0])

@@ -22,7 +22,7 @@ class DPMpp(Multistep):
 
     Args:
         order: 1 is DDIM, 2 is 2M, 3 is 3M.
-        eta: 0 solves the probability flow, 1 the reverse diffusion (2M SDE, 3M SDE): strong order 1, the law of order 2.
+        eta: 0 solves the probability flow, 1 the reverse diffusion (2M SDE, 3M SDE), whose law is of order 2 with either.
     """
 
     variants = ({}, {"order": 3}, {"eta": 1.0})

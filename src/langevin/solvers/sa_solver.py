@@ -13,7 +13,7 @@ from langevin.solvers.multistep import Multistep, Pair
 
 @dataclass(frozen=True)
 class SASolver(Multistep):
-    """One evaluation a step; strong order 1 where it draws noise, the law of order 2.
+    """One evaluation a step; with noise the law is of order 2, the samples of order 1.
 
     Args:
         predictor: s, 1 to 6; beyond 2 the law gains nothing.
