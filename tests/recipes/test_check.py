@@ -79,16 +79,16 @@ def test_a_solver_that_depends_on_the_schedule_turns_it_red() -> None:
 def test_a_step_that_is_wrong_inside_turns_it_red(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shared step itself, off by 2 % in sigma_s, as the solvers import it."""
     import langevin.solvers.ddim
-    import langevin.solvers.dpmpp
+    import langevin.solvers.exponential
     import langevin.solvers.heun
 
     def off(x_t: Any, x0_hat: Any, at: Any, to: Any) -> Any:
         return base.toward(x_t, x0_hat, at, to._replace(sigma=1.02 * to.sigma))
 
-    for module in (langevin.solvers.ddim, langevin.solvers.dpmpp, langevin.solvers.heun):
+    for module in (langevin.solvers.ddim, langevin.solvers.exponential, langevin.solvers.heun):
         monkeypatch.setattr(module, "toward", off)
     found = wrong(run_checks())
-    assert {"ddim: order", "ddim: error in 32 steps", "dpmpp: order", "heun: order"} <= found
+    assert {"ddim: order", "ddim: error in 32 steps", "dpmpp_2s: order", "dpmpp_3s: order", "heun: order"} <= found
     assert {"ddim(eta=1.0): order of the variance, Gaussian data", "ddim(eta=1.0): variance in 64 steps"} <= found
     assert not {name for name in found if name.startswith("ancestral")}  # it does not use that step
 
