@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from langevin.cli.main import run
 from tests.models import small_model
@@ -43,6 +44,7 @@ def test_import_and_help_do_not_import_torch(arguments):
         (["train", "digits", "--steps", "3", "--set", "network={name: unett}"], "did you mean `unet`?"),
         (["train"], "no data given"),
         (["sample"], "no model given"),
+        (["sample", "r", "--steps", "3", "--steps", "4"], "--compare"),
         (["sample", "r", "--guidance-interval", "3"], "LOW,HIGH"),
         (["train", "digits", "--minutes", "-1"], "`minutes`"),
         (["sample", "runs/nothing"], "no such model"),
@@ -109,3 +111,13 @@ def test_help_takes_less_than_half_a_second():
         _python("from langevin.cli import main; main(['--help'])")
         times.append(time.perf_counter() - started)
     assert min(times) < 0.5
+
+
+def test_solvers_are_compared_from_the_command_line(in_tmp, capsys):
+    small_model().save("m")
+    given = ["--compare", "-n", "2", "--steps", "3", "--steps", "6", "--solver", "ddim", "--label", "dog"]
+    assert run(["sample", "m", *given, "--out", "sheet.png"]) == 0
+    said = capsys.readouterr().out
+    assert "ddim" in said and "made       sheet.png" in said
+    with Image.open("sheet.png") as sheet:
+        assert sheet.width > 3 * 64

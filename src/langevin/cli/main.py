@@ -114,8 +114,8 @@ def sample(
     *,
     n: Annotated[int | None, Parameter(name=["--number", "-n"])] = None,
     seed: int | None = None,
-    steps: int | None = None,
-    solver: str | None = None,
+    steps: Annotated[list[int] | None, Parameter(negative=())] = None,
+    solver: Annotated[list[str] | None, Parameter(negative=())] = None,
     grid: str | None = None,
     label: Annotated[list[str] | None, Parameter(negative=())] = None,
     guidance: float | None = None,
@@ -125,6 +125,7 @@ def sample(
     classifier_scale: float | None = None,
     out: Path | None = None,
     replay: Path | None = None,
+    compare: Annotated[bool, Switch] = False,
     exact: Annotated[bool, Switch] = False,
     batch: int = 64,
     metadata: bool = True,
@@ -135,8 +136,8 @@ def sample(
         run: a run's folder or a model's.
         n: how many; 64 where it is not given.
         seed: of the first sample; sample k has seed + k, whatever the batch.
-        steps: steps of the solver.
-        solver: such as dpmpp, heun, ddim, ancestral.
+        steps: steps of the solver; repeated, with --compare, the evaluations to compare.
+        solver: such as dpmpp, heun, ddim, ancestral; repeated, with --compare, those to compare.
         grid: such as karras, log_snr, uniform, trailing.
         label: a class by name; repeated, one sample each in turn.
         guidance: strength of classifier-free guidance; 1 is none.
@@ -146,6 +147,7 @@ def sample(
         classifier_scale: strength of the classifier that `langevin classifier` trained, instead of guidance.
         out: grid.png, samples.npz or a folder/; a new name in this folder where it is not given.
         replay: a PNG that `langevin sample` made, to be made again from what is written in it.
+        compare: a sheet of solvers by evaluations at equal seeds, with time and distance to the fine solution.
         exact: one at a time, so that the batch cannot change a bit.
         batch: samples at once.
         metadata: write the recipe into each file.
@@ -158,18 +160,31 @@ def sample(
         return
     if run is None:
         raise UsageError("no model given", help="langevin sample RUN -n 64 --out grid.png")
+    seed = 0 if seed is None else seed
+    guided = {
+        "guidance": guidance,
+        "guidance_interval": None if guidance_interval is None else _interval(guidance_interval),
+        "guidance_rescale": guidance_rescale,
+        "negative_label": negative_label,
+    }
+    if compare:
+        from langevin.recipes.compare import compare as beside
+
+        given = {"solvers": solver or (), "evaluations": steps or (), "grid": grid, "label": label, **guided}
+        beside(run, n=16 if n is None else n, seed=seed, out=out, say=print, **given)
+        return
+    for name, values in (("--steps", steps), ("--solver", solver)):
+        if values is not None and len(values) != 1:
+            raise UsageError(f"{name} is given {len(values)} times", help="add --compare to compare them")
     draw(
         run,
         64 if n is None else n,
-        seed=0 if seed is None else seed,
-        steps=steps,
-        solver=solver,
+        seed=seed,
+        steps=steps[0] if steps else None,
+        solver=solver[0] if solver else None,
         grid=grid,
         label=label,
-        guidance=guidance,
-        guidance_interval=None if guidance_interval is None else _interval(guidance_interval),
-        guidance_rescale=guidance_rescale,
-        negative_label=negative_label,
+        **guided,
         classifier_scale=classifier_scale,
         out=out,
         exact=exact,

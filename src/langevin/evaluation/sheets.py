@@ -1,5 +1,7 @@
 """Pictures for the eye: real beside generated, and every sample above the training item nearest to it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -54,3 +56,30 @@ def generated_above_nearest(generated: Items, train: Items, count: int = 24, col
         captions += ["generated"] * len(made[row]) + [""] * len(blank)
         captions += [f"real, {d:.3g}" for d in distance[row]] + [""] * len(blank)
     return grid(np.stack(tiles), columns, captions=captions)
+
+
+def comparison(
+    cells: Sequence[Items], rows: Sequence[str], columns: Sequence[str], captions: Sequence[str]
+) -> Image.Image:
+    """A table of pictures: row names at the left, column names on top, each cell a few items (n, H, W[, C]) with a caption.
+
+    cells, captions: row by row, len(rows) * len(columns) of them, items of one shape and type.
+    """
+    split = np.cumsum([len(items) for items in cells])[:-1]
+    tiles = [grid(items) for items in np.split(as_rgb(np.concatenate([np.asarray(c) for c in cells])), split)]
+    font, (width, height) = ImageFont.load_default(14), tiles[0].size
+    left = MARGIN + max(int(font.getlength(name)) for name in rows)
+    sheet = Image.new(
+        "RGB", (left + MARGIN + len(columns) * (width + MARGIN), TITLE + len(rows) * (height + TITLE)), PAPER
+    )
+    draw = ImageDraw.Draw(sheet)
+    for k, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        row, column = divmod(k, len(columns))
+        x, y = left + MARGIN + column * (width + MARGIN), TITLE + row * (height + TITLE)
+        sheet.paste(tile, (x, y))
+        draw.text((x + 2, y + height + 1), caption, INK, ImageFont.load_default(11))
+        if row == 0:
+            draw.text((x + 2, 3), columns[column], INK, font)
+        if column == 0:
+            draw.text((MARGIN, y + height // 2 - 8), rows[row], INK, font)
+    return sheet
