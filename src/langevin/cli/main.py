@@ -226,6 +226,30 @@ def _interval(text: str) -> list[float]:
     return [low, high]
 
 
+@app.command
+def tune(
+    run: Path,
+    *,
+    steps: Annotated[list[int] | None, Parameter(negative=())] = None,
+    seeds: int = 256,
+    batch: int = 64,
+    json: Annotated[bool, Switch] = False,
+) -> None:
+    """Fit the steps to a trained model, so that few of them end nearer to what many would give.
+
+    Args:
+        run: a finished run's folder or a model's; what is found is kept in it.
+        steps: how many, 6 where it is not given; may be repeated.
+        seeds: samples to tune with; half of them judge what was found.
+        batch: samples at once.
+        json: one JSON object a line.
+    """
+    from langevin.recipes.console import Console
+    from langevin.recipes.tune import tune as fit_steps
+
+    fit_steps(run, steps=steps or [6], seeds=seeds, batch=batch, console=Console("json" if json else "auto"))
+
+
 @data.command(name="check")
 def data_check(
     path: str,

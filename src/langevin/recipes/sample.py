@@ -66,9 +66,10 @@ def sample(
     items = _draw(model, run, seeds, labels, recipe, batch)
     made = _write(model, items, target, _rows(model, recipe, seeds, labels) if metadata else None)
     what = f"{made[0]}" if len(made) == 1 else f"{len(made)} files in {target}"
-    say(
-        f"made       {what}: {n} samples, {recipe['steps']} steps of {recipe['solver']['name']}, seeds {seed} to {seed + n - 1}"
-    )
+    named = settings.get("solver") is not None or settings.get("grid") is not None
+    how = f"{recipe['steps']} steps of {recipe['solver']['name']}"
+    how += "" if named or model.tuned(recipe["steps"]) is None else ", tuned for this model"
+    say(f"made       {what}: {n} samples, {how}, seeds {seed} to {seed + n - 1}")
     if metadata and made[0].suffix == ".png":
         say(f"next       langevin sample --replay {made[0]}    (makes the same again)")
     return made

@@ -1,0 +1,116 @@
+"""`langevin tune`: the steps of a trained model, fitted to it; kept in its folder and used by `langevin sample` from then on."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from langevin import store
+from langevin.distillation.steps import Tuned, tune_steps
+from langevin.errors import UsageError
+from langevin.model import Model, load, locate
+from langevin.recipes.console import Console
+from langevin.recipes.plan import device
+from langevin.registry import describe
+from langevin.rng import keyed
+
+FIRST_SEED = 1 << 40
+"""Tuning draws its own starts, not those that samples are likely to have."""
+MOST, FINE = 50, 100
+
+
+def tune(
+    run: Path,
+    *,
+    steps: Sequence[int] = (6,),
+    seeds: int = 256,
+    batch: int = 64,
+    console: Console | None = None,
+) -> dict[int, Tuned]:
+    """Tune a model's steps and write them into its folder.
+
+    Args:
+        run: a finished run or a model folder.
+        steps: numbers of steps, each tuned by itself.
+        seeds: starts; half of them are held out. Labels are drawn as frequent as in the data, guidance is the model's own.
+
+    Raises:
+        UsageError: numbers out of range, or a run that has not finished.
+    """
+    folder = locate(run)
+    if folder.parent.name == "checkpoints":
+        raise UsageError("this run has not finished", where=str(run), help=f"langevin train --resume {run}")
+    if not steps or not all(1 <= n <= MOST for n in steps):
+        raise UsageError(f"steps are tuned for 1 to {MOST}, not {', '.join(map(str, steps)) or 'none'}")
+    if not 8 <= seeds <= 100_000:
+        raise UsageError(f"tuning takes 8 to 100,000 seeds, not {seeds:,}")
+    console = console or Console("auto")
+    model = load(folder).to(device())
+    found: dict[int, Tuned] = {}
+    for n in dict.fromkeys(steps):
+        found[n] = one = _tune(model, n, seeds, batch, _telling(console, n))
+        console.done()
+        of = f"{seeds - seeds // 2} held-out seeds, distance to {FINE} steps over the spread"
+        change = "kept" if one.error == one.default_error else "tuned" if one.gained else "built in"
+        console.say(f"{n:>3} steps  {one.default_error:.4f} -> {one.error:.4f}, {change}: {_named(one)}   ({of})")
+    better = {n: one for n, one in found.items() if one.error < one.default_error}
+    if better:
+        _keep(folder, better, seeds)
+        console.say(
+            f"made       {folder / 'config.json'}: `sampling.tuned` for {', '.join(map(str, sorted(better)))} steps"
+        )
+    console.say(f"next       langevin sample {run} --steps {min(better or found)}")
+    return found
+
+
+def _telling(console: Console, num_steps: int) -> Callable[[float], None]:
+    return lambda share: console.progress("tuning", share, f"{num_steps} steps")
+
+
+def _named(one: Tuned) -> str:
+    return f"{describe(one.solver)['name']} on {describe(one.grid)['name']}"
+
+
+def _tune(model: Model, num_steps: int, seeds: int, batch: int, progress: Callable[[float], None]) -> Tuned:
+    mine, place = range(FIRST_SEED, FIRST_SEED + seeds), next(model.denoiser.parameters()).device
+    x = model.denoiser.process.prior((seeds, *model.shape), keyed(mine)(0), dtype=torch.float32, device=place)
+    labels = model.labels(mine)
+    _, solver, grid = model.method(num_steps)
+    return tune_steps(
+        model.guided(),
+        x,
+        num_steps,
+        cond=None if labels is None else {"label": torch.from_numpy(labels).to(place)},
+        kept=(solver, grid) if solver.evaluations == 1 and not solver.stochastic else None,
+        fine=FINE,
+        batch=batch,
+        progress=progress,
+    )
+
+
+def _keep(folder: Path, found: dict[int, Tuned], seeds: int) -> None:
+    """Add to config.json what was found: the folder is written anew beside itself and takes its own place."""
+    config: dict[str, Any] = store.read_json(folder / "config.json")
+    rows = {
+        str(n): {
+            "solver": describe(one.solver),
+            "grid": describe(one.grid),
+            "error": one.error,
+            "default_error": one.default_error,
+            "seeds": seeds,
+        }
+        for n, one in found.items()
+    }
+    sampling = dict(config["sampling"])
+    sampling["tuned"] = {**(sampling.get("tuned") or {}), **rows}
+    files = [f for f in folder.iterdir() if f.name not in ("config.json", store.MANIFEST)]
+
+    def write(new: Path) -> None:
+        for file in files:
+            shutil.copy2(file, new / file.name)
+        (new / "config.json").write_text(json.dumps({**config, "sampling": sampling}, indent=1), "utf-8")
+
+    store.write_folder(folder, write, size=sum(f.stat().st_size for f in files), replace=True)
