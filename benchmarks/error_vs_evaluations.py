@@ -206,7 +206,7 @@ def tuned(denoiser: MixtureDenoiser, x: Tensor) -> Iterator[tuple[str, Run]]:
     from langevin.distillation.steps import tune_steps
 
     def run(num: int) -> Tensor:
-        best = tune_steps(denoiser, starts(denoiser, 768, seed=1), num)
+        best = tune_steps(denoiser, starts(denoiser, 768, seed=1), num, batch=768)
         *_, step = trajectory(denoiser, best.solver, x, best.grid(SCHEDULE, num))
         return step.x
 

@@ -231,7 +231,7 @@ def tune(
     run: Path,
     *,
     steps: Annotated[list[int] | None, Parameter(negative=())] = None,
-    seeds: int = 256,
+    seeds: int = 128,
     batch: int = 64,
     json: Annotated[bool, Switch] = False,
 ) -> None:

@@ -26,7 +26,7 @@ def tune(
     run: Path,
     *,
     steps: Sequence[int] = (6,),
-    seeds: int = 256,
+    seeds: int = 128,
     batch: int = 64,
     console: Console | None = None,
 ) -> dict[int, Tuned]:
