@@ -116,7 +116,7 @@ def split(at: Level, to: Level, eta: float) -> tuple[Level, float]:
 
 def combine(a: float, x: Tensor, b: float, y: Tensor) -> Tensor:
     """a x + b y: one new tensor, one pass more."""
-    return torch.add(x * a, y, alpha=b)
+    return (x * a).add_(y, alpha=b)
 
 
 @dataclass(frozen=True)
