@@ -58,7 +58,7 @@ class Angle(Solver[tuple[Answer, ...]]):
 
     order: int = 4
     low: float = 0.2
-    high: float = 10.0
+    high: float = 20.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.order <= 8:

@@ -214,7 +214,7 @@ class Scales(Grid):
     """
 
     low: float = 0.2
-    high: float = 10.0
+    high: float = 20.0
     crowd: float = 0.9
 
     def __post_init__(self) -> None:
