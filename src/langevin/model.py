@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from langevin import __version__, registry, store
+from langevin.card import card
 from langevin.data.codec.base import Codec
 from langevin.data.modality.base import Modality
 from langevin.diffusion import Denoiser, GaussianDiffusion, NetworkDenoiser, Schedule
@@ -376,39 +377,3 @@ def _from_config(config: Mapping[str, Any]) -> Model:
         sampling=dict(config["sampling"]),
         about=dict(config["about"]),
     )
-
-
-def card(model: Model) -> str:
-    """README.md of a model folder."""
-    about, parameters = model.about, sum(p.numel() for p in model.denoiser.network.parameters())
-    lines = [
-        f"# {about.get('name', 'A langevin model')}",
-        "",
-        f"A diffusion model made with langevin {__version__}.",
-        "",
-        f"- Samples: {model.modality}, {' x '.join(map(str, model.shape))} (channels first)"
-        + (f", {len(model.classes)} classes: {', '.join(model.classes[:20])}" if model.classes else ", without labels"),
-        f"- Network: {registry.name_of(type(model.denoiser.network))}, {parameters:,} parameters",
-    ]
-    lines += [
-        f"- {key.capitalize()}: {value}"
-        for key, value in about.items()
-        if isinstance(value, str | int | float) and key != "name"
-    ]
-    if figures := about.get("figures"):
-        lines += ["", "## Figures", "", "| figure | value | real against real | count |", "|---|---|---|---|"]
-        lines += [f"| {f['name']} | {f['value']:.4g} | {f['floor']:.4g} | {f['count']} |" for f in figures]
-    lines += [
-        "",
-        "## How to use it",
-        "",
-        "```python",
-        "import langevin",
-        "",
-        'images = langevin.load("path/to/this/folder").sample(n=16, seed=0)',
-        "```",
-        "",
-        "Loading executes nothing: the folder holds JSON, text and safetensors alone.",
-        "",
-    ]
-    return "\n".join(lines)
