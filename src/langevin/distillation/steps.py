@@ -216,18 +216,9 @@ def _descend(problem: _Problem, solver: Solver[Any], times: Tensor, rounds: int,
 
 def _gaps(problem: _Problem, times: Tensor) -> Tensor:
     """(N,) shares of psi from t = 1 to t = 0 between times (N + 1,)."""
-    schedule, grid = problem.denoiser.process.schedule, Scales()
-    alpha, sigma = schedule.alpha(times), schedule.sigma(times)
-    psi = torch.log((sigma + grid.low * alpha) / (alpha + sigma / grid.high))
-    return (psi.diff() / (psi[-1] - psi[0])).clamp(min=1e-9)
+    return Scales().shares(problem.denoiser.process.schedule, times).diff().clamp(min=1e-9)
 
 
 def _times(problem: _Problem, gaps: Tensor) -> Tensor:
     """(N + 1,) times from the shares."""
-    schedule, grid = problem.denoiser.process.schedule, Scales()
-    one = torch.ones((), dtype=torch.float64)
-    alpha, sigma = schedule.alpha(one), schedule.sigma(one)
-    first = torch.log((sigma + grid.low * alpha) / (alpha + sigma / grid.high))
-    e = torch.exp(first + gaps.cumsum(0)[:-1] * (math.log(grid.low) - first))
-    ratios = (e - grid.low) / (1 - e / grid.high)
-    return torch.cat([one[None], schedule.inverse(-2 * ratios.log()), 0 * one[None]])
+    return Scales().visits(problem.denoiser.process.schedule, gaps.cumsum(0)[:-1])

@@ -33,6 +33,7 @@ from torch import Tensor
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.rng import Noise
 from langevin.solvers.base import Level, Solver, combine
+from langevin.solvers.grids import stretched
 from langevin.solvers.multistep import PANEL, RULE
 
 
@@ -95,7 +96,7 @@ class Angle(Solver[tuple[Answer, ...]]):
         return x_s, past
 
     def _psi(self, at: Level) -> float:
-        return math.log((at.sigma + self.low * at.alpha) / (at.alpha + at.sigma / self.high))
+        return math.log(stretched(at.alpha, at.sigma, self.low, self.high))
 
     def _last(self, past: tuple[Answer, ...]) -> Tensor:
         if self.order == 1 or len(past) == 1:

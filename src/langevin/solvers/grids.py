@@ -7,11 +7,14 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from langevin.diffusion.schedules import Schedule, Tabulated
+
+T = TypeVar("T", float, Tensor)
 
 
 class Grid(ABC):
@@ -36,6 +39,16 @@ def _at_ratios(schedule: Schedule, ratios: Tensor) -> Tensor:
 def _last_ratio(schedule: Schedule) -> float:
     """sigma / alpha at t = 1; infinite where alpha is 0."""
     return torch.exp(-0.5 * schedule.log_snr(torch.ones((), dtype=torch.float64))).item()
+
+
+def stretched(alpha: T, sigma: T, low: float, high: float) -> T:
+    """e^psi = (r + low) / (1 + r / high), r = sigma / alpha: log r between two scales, finite at r = 0 and r = infinity."""
+    return (sigma + low * alpha) / (alpha + sigma / high)
+
+
+def unstretched(e: T, low: float, high: float) -> T:
+    """r of e^psi."""
+    return (e - low) / (1 - e / high)
 
 
 def _ends(schedule: Schedule, ratio_min: float, ratio_max: float) -> tuple[float, float]:
@@ -222,9 +235,21 @@ class Scales(Grid):
             raise ValueError(f"0 < low < high and 0 <= crowd < 1, not {self.low}, {self.high} and {self.crowd}")
 
     def __call__(self, schedule: Schedule, num_steps: int) -> Tensor:
-        over = 1 / _last_ratio(schedule)
-        first, last = math.log((1 + self.low * over) / (over + 1 / self.high)), math.log(self.low)
         u = torch.arange(1, num_steps, dtype=torch.float64) / num_steps
-        e = torch.exp(first + (u + self.crowd * u * (1 - u)) * (last - first))
-        ratios = (e - self.low) / (1 - e / self.high)
-        return torch.cat([u.new_ones(1), schedule.inverse(-2 * ratios.log()), u.new_zeros(1)])
+        return self.visits(schedule, u + self.crowd * u * (1 - u))
+
+    def shares(self, schedule: Schedule, times: Tensor) -> Tensor:
+        """How far psi has come at `times`, from 0 at t = 1 to 1 at t = 0."""
+        psi = stretched(schedule.alpha(times), schedule.sigma(times), self.low, self.high).log()
+        first = self._first(schedule)
+        return (psi - first) / (math.log(self.low) - first)
+
+    def visits(self, schedule: Schedule, shares: Tensor) -> Tensor:
+        """Times from 1 to 0 with those between at which psi has come so far: `shares` (N - 1,) gives (N + 1,)."""
+        first = self._first(schedule)
+        ratios = unstretched(torch.exp(first + shares * (math.log(self.low) - first)), self.low, self.high)
+        return torch.cat([shares.new_ones(1), schedule.inverse(-2 * ratios.log()), shares.new_zeros(1)])
+
+    def _first(self, schedule: Schedule) -> float:
+        one = torch.ones((), dtype=torch.float64)
+        return stretched(schedule.alpha(one), schedule.sigma(one), self.low, self.high).log().item()
