@@ -16,7 +16,8 @@ import langevin
 from langevin.errors import DataError, UsageError
 from langevin.recipes.console import Console
 from langevin.recipes.lock import lock
-from langevin.recipes.session import StoppedError, sheet_of
+from langevin.recipes.outcome import sheet_of
+from langevin.recipes.session import StoppedError
 from langevin.recipes.train import train
 from tests.models import digits_like, small_model
 
@@ -227,7 +228,7 @@ def test_asked_to_stop_while_it_measures_it_leaves_and_goes_on_later(folder, in_
         return []
 
     with monkeypatch.context() as patched:
-        patched.setattr("langevin.recipes.session.figures", interrupted)
+        patched.setattr("langevin.recipes.outcome.figures", interrupted)
         with pytest.raises(StoppedError) as caught:
             _train(folder, steps=2, out="late")
     assert caught.value.exit_code == 75

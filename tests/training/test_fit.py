@@ -9,13 +9,17 @@ import torch
 
 from langevin import data
 from langevin.config import parse
+from langevin.diffusion.loss import denoising_loss
+from langevin.diffusion.weights import Weight
 from langevin.errors import DivergedError, RefusedError
 from langevin.evaluation.noise_levels import held_out_loss
 from langevin.recipes import plan
+from langevin.registry import build
 from langevin.rng import SampleNoise
 from langevin.training import TrainState, checkpoint, fit
 from langevin.training.feed import Feed
-from langevin.training.loop import _gradient, learning_rate
+from langevin.training.gradient import gradient
+from langevin.training.optimizer import learning_rate
 from tests.models import digits_like
 
 TINY = {"name": "unet", "channels": 1, "dims": 2, "patch": 1, "widths": [8, 8], "attention": []}
@@ -120,10 +124,8 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(pictures, tmp_path):
         with torch.no_grad():  # the first output is exactly zero: wake it up
             for p in run.state.network.parameters():
                 p.add_(0.05 * torch.sin(torch.arange(p.numel(), dtype=torch.float32)).view_as(p))
-        from langevin.diffusion.weights import Weight
-        from langevin.registry import build
-
-        _gradient(run.model.denoiser, run.feed, run.config, run.state, build(dict(run.config.weight), Weight))
+        weight = build(dict(run.config.weight), Weight)
+        gradient(run.model.denoiser, run.feed.at(0), run.config, run.state, weight, denoising_loss)
         grads.append(torch.cat([p.grad.flatten() for p in run.state.network.parameters()]))
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-6)
 
@@ -167,11 +169,22 @@ def test_numbers_that_are_not_finite_are_skipped_and_end_the_run_if_they_go_on(p
 
 def test_noise_and_dropped_labels_do_not_depend_on_the_batch_they_come_in(pictures, tmp_path):
     run = Run(pictures, tmp_path / "r")
-    keys = run.feed.noise(3).keys
+    keys = run.feed.at(3).keys
     assert len(set(keys)) == 12
     x = torch.empty(12, 1, 8, 8)
     halves = torch.cat([SampleNoise(keys[:5])(x[:5]), SampleNoise(keys[5:])(x[5:])])
-    assert torch.equal(run.feed.noise(3)(x), halves)
-    labels = torch.stack([run.feed.data(step)[1]["label"] for step in range(400)])
+    assert torch.equal(run.feed.at(3).noise(x), halves)
+    labels = torch.stack([run.feed.at(step).cond["label"] for step in range(400)])
     dropped = (labels == len(run.dataset.classes)).double().mean().item()
     assert dropped == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / labels.numel()))
+
+
+def test_processes_share_a_batch_between_them(pictures, tmp_path):
+    """The parts of three ranks, one after the other, are the batch of one: items, labels, times and noise."""
+    feed = Run(pictures, tmp_path / "r").feed
+    whole, parts = feed.at(5), [dataclasses.replace(feed, rank=rank, world=3).at(5) for rank in range(3)]
+    assert [len(part) for part in parts] == [4, 4, 4]
+    assert np.array_equal(whole.rows, np.concatenate([part.rows for part in parts]))
+    assert whole.keys == [key for part in parts for key in part.keys]
+    for of in (lambda b: b.x0, lambda b: b.cond["label"], lambda b: b.u):
+        assert torch.equal(of(whole), torch.cat([of(part) for part in parts]))

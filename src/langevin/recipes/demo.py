@@ -1,7 +1,7 @@
 """`langevin demo`: the whole way on data that come with scikit-learn, in less than two minutes."""
 
 from langevin.recipes.console import Console
-from langevin.recipes.session import Run
+from langevin.recipes.outcome import Run
 from langevin.recipes.train import train
 
 

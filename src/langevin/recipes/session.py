@@ -5,7 +5,6 @@ import dataclasses
 import json
 import shlex
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,13 @@ from langevin.config import TrainConfig
 from langevin.data.dataset import Dataset
 from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
-from langevin.errors import DataError, LangevinError, UsageError
-from langevin.evaluation.figures import Figure, figures, table
-from langevin.evaluation.labels import label_agreement
+from langevin.errors import LangevinError, UsageError
 from langevin.evaluation.noise_levels import LevelLoss, held_out_loss
-from langevin.evaluation.sheets import real_against_generated
-from langevin.model import Model, load, modality_of
+from langevin.model import Model
 from langevin.networks import keep_memory
 from langevin.recipes import plan
 from langevin.recipes.console import Console, one_line
+from langevin.recipes.outcome import Run, measure, preview
 from langevin.recipes.signals import StopRequest
 from langevin.registry import build
 from langevin.training import Metrics, TrainState, checkpoint, fit
@@ -37,10 +34,6 @@ LOOKS = 8
 LOOK_SECONDS = 5.0
 """Between two looks."""
 CHECKPOINT_SECONDS = 120.0
-FIGURE_SAMPLES = 2000
-"""So many samples the figures stand on, at most; never more than there are held-out items."""
-FIGURE_BYTES = 512 << 20
-"""So many bytes of real items the figures look at, at most."""
 
 
 class StoppedError(LangevinError):
@@ -49,27 +42,6 @@ class StoppedError(LangevinError):
     def __init__(self, what: str, *, exit_code: int, help: str) -> None:
         super().__init__(what, help=help)
         self.exit_code = exit_code
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        path: its folder.
-        model: trained, ready to sample.
-        figures: of its samples against real data, with the real-against-real floor.
-        held_out: the loss on unseen data, per noise level.
-        samples: what the figures stand on, in the data's own layout.
-        labels: their classes; None without labels.
-    """
-
-    path: Path
-    model: Model
-    figures: tuple[Figure, ...]
-    held_out: LevelLoss
-    samples: np.ndarray
-    labels: np.ndarray | None
 
 
 class Session:
@@ -113,7 +85,16 @@ class Session:
         self._say_plan()
         self._train()
         level = self._publish()
-        return self._measure(level)
+        return measure(
+            self._averaged_model(),
+            self.dataset,
+            self.folder,
+            self.config,
+            level,
+            done=f"{self.state.step:,} steps of {self.config.batch}, {self.state.elapsed / 60:.1f} min, seed {self.config.seed}",
+            console=self.console,
+            heed=self._heed,
+        )
 
     def _say_plan(self) -> None:
         network = self.model.denoiser.network
@@ -188,7 +169,7 @@ class Session:
         previews.mkdir(exist_ok=True)
         target = previews / f"step-{metrics.step:09d}.png"
         if not target.exists():
-            self._sheet(self._averaged_model()).save(target)
+            preview(self._averaged_model()).save(target)
         return level.mean
 
     def _use(self, sigma_rel: float) -> None:
@@ -203,12 +184,6 @@ class Session:
     def _loss(self) -> LevelLoss:
         x0, cond = self.unseen
         return held_out_loss(self.averaged, x0, cond, self.law, self.weight, seed=self.config.seed)
-
-    def _sheet(self, model: Model) -> Any:
-        """A sheet of samples: one row a class where there are few, else 8 x 8."""
-        seeds, labels, columns = sheet_of(model)
-        items = model.sample(seeds=seeds, label=labels)
-        return modality_of(model.modality).preview(_with_axis(items, model), columns)
 
     def _save(self) -> None:
         self._use(self.config.ema[0])
@@ -225,108 +200,6 @@ class Session:
         widths = ", ".join(f"{s:g}: {level.mean:.4f}" for s, level in found.items())
         self.console.say(f"held-out loss by width of the average  {widths}; taken: {best:g}")
         return found[best]
-
-    def _measure(self, level: LevelLoss) -> Run:
-        """Samples, sheets, figures and the model folder."""
-        model = self._averaged_model()
-        model.about = self._about(level, [])
-        target = model.save(self.folder / "model", replace=True)
-        train_rows, unseen_rows = (
-            self._some(rows) for rows in (self.dataset.train_indices, self.dataset.held_out_indices)
-        )
-        count = min(FIGURE_SAMPLES, max(len(unseen_rows), 64))
-        seeds = range(1_000_000, 1_000_000 + count)
-
-        def progress(done: int, n: int) -> None:
-            self.console.progress("sampling", done / n, f"{done:,} of {n:,}")
-            self._heed()
-
-        samples = model.sample(seeds=seeds, progress=progress)
-        self.console.done()
-        labels, items = model.labels(seeds), _with_axis(samples, model)
-        train_items, unseen = self.dataset.items[train_rows], self.dataset.items[unseen_rows]
-        made: list[Figure] = []
-        try:
-            made += figures(train_items, unseen, items, seed=self.config.seed)
-            self._heed()
-            made += self._agreement(train_rows, unseen_rows, items, labels)
-        except DataError as error:
-            self.console.say(f"figures are missing: {error}")
-        model.about = self._about(level, made)
-        model.save(target, replace=True)
-        sheet = self.folder / "samples.png"
-        self._sheet(model).save(sheet)
-        compared = self.folder / "real-and-generated.png"
-        real = unseen if len(unseen) >= 16 else train_items
-        real_against_generated(real, items).save(compared)
-        rows = [dataclasses.asdict(figure) for figure in made]
-        facts = {"held_out_loss": level.mean, "ratios": level.ratios, "levels": level.losses, "figures": rows}
-        (self.folder / "figures.json").write_text(json.dumps(facts, indent=1))
-        self._say_result(level, made, sheet, compared)
-        return Run(self.folder, load(target).to(self.device), tuple(made), level, samples, labels)
-
-    def _some(self, rows: np.ndarray) -> np.ndarray:
-        """So many of the rows, evenly spread, that their items and what is made of them fit into memory."""
-        most = max(2 * FIGURE_SAMPLES, FIGURE_BYTES // max(1, self.dataset.items[:1].nbytes))
-        return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
-
-    def _agreement(
-        self, train_rows: np.ndarray, unseen_rows: np.ndarray, items: np.ndarray, labels: np.ndarray | None
-    ) -> list[Figure]:
-        """Label agreement, where enough real items on both sides have labels."""
-        if labels is None:
-            return []
-        items_of, column = self.dataset.items, self.dataset.columns["label"]
-        train_rows, unseen_rows = (rows[column[rows] >= 0] for rows in (train_rows, unseen_rows))
-        if min(len(train_rows), len(unseen_rows)) < 16:
-            return []
-        real = items_of[train_rows], column[train_rows], items_of[unseen_rows], column[unseen_rows]
-        return [label_agreement(*real, items, labels)]
-
-    def _about(self, level: LevelLoss, made: list[Figure]) -> dict[str, Any]:
-        audited = self.dataset.audit
-        return {
-            "name": self.folder.name,
-            "data": f"{Path(audited.source).name}: {audited.count:,} items, fingerprint {self.dataset.fingerprint[:16]}",
-            "training": f"{self.state.step:,} steps of {self.config.batch}, {self.state.elapsed / 60:.1f} min, seed {self.config.seed}",
-            "device": self.device.type,
-            "held-out loss": round(level.mean, 5),
-            "figures": [dataclasses.asdict(figure) for figure in made],
-        }
-
-    def _say_result(self, level: LevelLoss, made: list[Figure], sheet: Path, compared: Path) -> None:
-        say = self.console.say
-        say("")
-        karras = (self.config.weight or {}).get("name") == "karras"
-        say(f"held-out loss by noise level{' (1 = an untrained network)' if karras else ''}")
-        say("  sigma " + " ".join(f"{r:8.3g}" for r in level.ratios))
-        say("  loss  " + " ".join(f"{v:8.4f}" for v in level.losses))
-        if made:
-            say("")
-            say(table(made))
-        say("")
-        say(f"model      {self.folder / 'model'}")
-        say(f"samples    {sheet}")
-        say(f"compared   {compared}")
-        label = f" --label {shlex.quote(self.model.classes[0])}" if self.model.classes else ""
-        say(f"next       langevin sample {shlex.quote(str(self.folder))} -n 64{label} --out samples.png")
-
-
-def sheet_of(model: Model) -> tuple[list[int], "list[str] | None", int]:
-    """(seeds, labels, columns) of the sheet that a run draws: a row a class for up to 12 classes, else 8 x 8."""
-    if not model.classes or len(model.classes) > 12:
-        return list(range(64)), None, 8
-    columns = 10
-    return (
-        [k for _ in model.classes for k in range(columns)],
-        [name for name in model.classes for _ in range(columns)],
-        columns,
-    )
-
-
-def _with_axis(items: np.ndarray, model: Model) -> np.ndarray:
-    """Items with their channel axis."""
-    return items[..., None] if getattr(model.codec, "squeeze", False) else items
 
 
 def _drop_rows_after(path: Path, step: int) -> None:

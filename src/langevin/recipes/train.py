@@ -20,7 +20,8 @@ from langevin.errors import DataError, UsageError, nearest
 from langevin.recipes import plan
 from langevin.recipes.console import Console
 from langevin.recipes.lock import lock
-from langevin.recipes.session import Run, Session
+from langevin.recipes.outcome import Run
+from langevin.recipes.session import Session
 from langevin.recipes.signals import stop_requests
 
 DEFAULT_MINUTES = 10.0

@@ -17,13 +17,42 @@ _TIMES, _DROPOUT, _NOISE = 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples of one step.
+
+    Attributes:
+        rows: (B,) which items of the data they are.
+        x0: (B, ...) in model space.
+        cond: conditions, each (B, ...).
+        u: (B,) stratified uniform numbers for the time law.
+        keys: of each sample's noise.
+    """
+
+    rows: np.ndarray
+    x0: Tensor
+    cond: dict[str, Tensor]
+    u: Tensor
+    keys: list[tuple[int, ...]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def noise(self) -> SampleNoise:
+        """From its first number on."""
+        return SampleNoise(self.keys)
+
+
+@dataclass(frozen=True, eq=False)
 class Feed:
     """The batches of a run.
 
     Args:
         indices: the items to learn from.
+        batch: samples a step, over all processes.
         drop: share of samples that lose their condition.
         mirror: whether pictures are mirrored at random.
+        rank, world: which of how many processes this is: it is given its own part of every batch.
     """
 
     dataset: Dataset
@@ -34,18 +63,23 @@ class Feed:
     drop: float = 0.0
     mirror: bool = False
     device: torch.device | str = "cpu"
+    rank: int = 0
+    world: int = 1
 
-    def data(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """(x0 (B, ...) in model space, conditions) of step 0, 1, ..."""
-        rows = batch_indices(self.seed, self.indices, step, self.batch)
+    def at(self, step: int) -> Batch:
+        """What step 0, 1, ... learns from."""
+        mine = slice(self.rank * self.batch // self.world, (self.rank + 1) * self.batch // self.world)
+        rows = batch_indices(self.seed, self.indices, step, self.batch)[mine]
         x0, cond = self.items(rows)
         if self.mirror:
             x0 = flip(x0, self.seed, rows, step)
         if "label" in cond and self.drop:
-            dropped = generator(self.seed, step, 0, _DROPOUT).random(len(rows)) < self.drop
+            dropped = generator(self.seed, step, 0, _DROPOUT).random(self.batch)[mine] < self.drop
             none = len(self.dataset.classes)
             cond["label"] = torch.where(torch.from_numpy(dropped).to(self.device), none, cond["label"])
-        return x0, cond
+        first = step * self.batch
+        keys = [(self.seed, first + j, 0, _NOISE) for j in range(self.batch)]
+        return Batch(rows, x0, cond, uniforms(self.batch, self.seed, step, 0, _TIMES)[mine], keys[mine])
 
     def items(self, rows: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         """Items and conditions as they are; a missing label is the index one past the last."""
@@ -55,12 +89,3 @@ class Feed:
             label = torch.from_numpy(self.dataset.columns["label"][rows].astype(np.int64)).to(self.device)
             cond["label"] = torch.where(label < 0, len(self.dataset.classes), label)
         return self.codec.encode(raw), cond
-
-    def times(self, step: int) -> Tensor:
-        """(B,) stratified uniform numbers for the time law."""
-        return uniforms(self.batch, self.seed, step, 0, _TIMES)
-
-    def noise(self, step: int) -> SampleNoise:
-        """The noise of a step; sample j of the run has its own, whatever the batch it came in."""
-        first = step * self.batch
-        return SampleNoise([(self.seed, first + j, 0, _NOISE) for j in range(self.batch)])

@@ -2,26 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from langevin.config import OptimizerConfig, TrainConfig
+from langevin.config import TrainConfig
 from langevin.diffusion.loss import denoising_loss, hybrid_loss
-from langevin.diffusion.parametrization import noise_level
 from langevin.diffusion.times import LossAware
 from langevin.diffusion.weights import Weight
 from langevin.errors import DivergedError
 from langevin.registry import build
-from langevin.rng import SampleNoise
 from langevin.training.feed import Feed
+from langevin.training.gradient import Loss, gradient
+from langevin.training.optimizer import learning_rate
 from langevin.training.state import TrainState
 
-Loss = Callable[..., Tensor]
-"""(what is trained, x0, t, noise, weight, cond=) -> (B,); see `diffusion.loss`."""
 MAX_SKIPPED = 10
 """So many steps in a row may give numbers that are not finite; the next ends the run."""
 
@@ -47,12 +44,6 @@ class Metrics:
     loss: float
     lr: float
     grad_norm: float
-
-
-def learning_rate(progress: float, settings: OptimizerConfig) -> float:
-    """Linear warm-up, then half a cosine down to 0 at the end of the budget."""
-    warm = min(1.0, progress / settings.warmup) if settings.warmup else 1.0
-    return settings.lr * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def fit(
@@ -95,7 +86,10 @@ def fit(
         # the half step keeps the first step's rate above zero where steps are few
         at = (state.step + 0.5) / config.steps if config.steps else _course(state, 60 * (config.minutes or 0))
         lr = state.rate * max(learning_rate(at, config.optimizer), 1e-6 * config.optimizer.lr)
-        loss = _gradient(denoiser, feed, config, state, weight, compute)
+        losses = gradient(denoiser, feed.at(state.step), config, state, weight, compute)
+        if isinstance(state.law, LossAware):
+            state.law = state.law.update(losses.t, losses.each)
+        loss = losses.mean()
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip).item()
         if math.isfinite(norm) and math.isfinite(loss):
             in_a_row = 0
@@ -121,34 +115,3 @@ def fit(
 def _course(state: TrainState, budget: float) -> float:
     """Share of the time between the first step and the end of the budget, in seconds, that is over."""
     return (state.elapsed - state.began) / max(budget - state.began, 1e-9)
-
-
-def _gradient(
-    denoiser: Any,
-    feed: Feed,
-    config: TrainConfig,
-    state: TrainState,
-    weight: Weight,
-    compute: Loss = denoising_loss,
-) -> float:
-    """Add the gradient of one batch, in micro-batches; the mean loss."""
-    x0, cond = feed.data(state.step)
-    schedule = denoiser.process.schedule
-    t, importance = state.law(feed.times(state.step), schedule)
-    keys = feed.noise(state.step).keys
-    size = config.micro_batch or feed.batch
-    losses: list[Tensor] = []
-    for k in range(0, feed.batch, size):
-        part = slice(k, k + size)
-        some = {name: value[part] for name, value in cond.items()}
-        with torch.autocast(x0.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            loss = compute(denoiser, x0[part], t[part], SampleNoise(keys[part]), weight, cond=some)
-        losses.append(loss.detach())
-        if state.uncertainty is not None:
-            level = noise_level(schedule.alpha(t[part]), schedule.sigma(t[part]))
-            loss = state.uncertainty(loss, level)
-        (loss * importance[part].to(loss)).sum().div(feed.batch).backward()
-    every = torch.cat(losses)
-    if isinstance(state.law, LossAware):
-        state.law = state.law.update(t, every)
-    return float((every * importance.to(every)).mean())

@@ -12,6 +12,7 @@ from langevin.diffusion.times import LossAware, TimeLaw
 from langevin.errors import RefusedError
 from langevin.registry import build
 from langevin.training import ema
+from langevin.training.optimizer import make
 
 
 @dataclass
@@ -50,10 +51,7 @@ class TrainState:
         if uncertainty is not None:
             uncertainty.to(device)
             named |= {f"uncertainty.{k}": p for k, p in uncertainty.named_parameters()}
-        settings = config.optimizer
-        optimizer = torch.optim.AdamW(
-            named.values(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
-        )
+        optimizer = make(named, config.optimizer)
         averages = {s: {k: p.detach().clone() for k, p in network.named_parameters()} for s in config.ema}
         law = build(config.times, TimeLaw, foreign=True)
         return TrainState(network, averages, optimizer, law, uncertainty, _names=list(named))

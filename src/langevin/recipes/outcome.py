@@ -1,0 +1,179 @@
+"""What came out of a run: the model folder, sheets to look at, figures to believe."""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from langevin.config import TrainConfig
+from langevin.data.dataset import Dataset
+from langevin.errors import DataError
+from langevin.evaluation.figures import Figure, figures, table
+from langevin.evaluation.labels import label_agreement
+from langevin.evaluation.noise_levels import LevelLoss
+from langevin.evaluation.sheets import real_against_generated
+from langevin.model import Model, load, modality_of
+from langevin.recipes.console import Console
+
+FIGURE_SAMPLES = 2000
+"""So many samples the figures stand on, at most; never more than there are held-out items."""
+FIGURE_BYTES = 512 << 20
+"""So many bytes of real items the figures look at, at most."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        model: trained, ready to sample.
+        figures: of its samples against real data, with the real-against-real floor.
+        held_out: the loss on unseen data, per noise level.
+        samples: what the figures stand on, in the data's own layout.
+        labels: their classes; None without labels.
+    """
+
+    path: Path
+    model: Model
+    figures: tuple[Figure, ...]
+    held_out: LevelLoss
+    samples: np.ndarray
+    labels: np.ndarray | None
+
+
+def measure(
+    model: Model,
+    dataset: Dataset,
+    folder: Path,
+    config: TrainConfig,
+    level: LevelLoss,
+    *,
+    done: str,
+    console: Console,
+    heed: Callable[[], None],
+) -> Run:
+    """Write a run's model, and beside it samples, sheets and figures.
+
+    Args:
+        done: what was trained, in words, for the card.
+        heed: called between two parts of the work; raises where the run was asked to stop.
+    """
+    device = next(model.denoiser.parameters()).device
+
+    def about(made: list[Figure]) -> dict[str, Any]:
+        return {
+            "name": folder.name,
+            "data": f"{Path(dataset.audit.source).name}: {len(dataset):,} items, fingerprint {dataset.fingerprint[:16]}",
+            "training": done,
+            "device": device.type,
+            "held-out loss": round(level.mean, 5),
+            "figures": [dataclasses.asdict(figure) for figure in made],
+        }
+
+    model.about = about([])
+    target = model.save(folder / "model", replace=True)
+    train_rows, unseen_rows = (_some(dataset, rows) for rows in (dataset.train_indices, dataset.held_out_indices))
+    count = min(FIGURE_SAMPLES, max(len(unseen_rows), 64))
+    seeds = range(1_000_000, 1_000_000 + count)
+
+    def progress(done: int, n: int) -> None:
+        console.progress("sampling", done / n, f"{done:,} of {n:,}")
+        heed()
+
+    samples = model.sample(seeds=seeds, progress=progress)
+    console.done()
+    labels, items = model.labels(seeds), _with_axis(samples, model)
+    train_items, unseen = dataset.items[train_rows], dataset.items[unseen_rows]
+    made: list[Figure] = []
+    try:
+        made += figures(train_items, unseen, items, seed=config.seed)
+        heed()
+        made += _agreement(dataset, train_rows, unseen_rows, items, labels)
+    except DataError as error:
+        console.say(f"figures are missing: {error}")
+    model.about = about(made)
+    model.save(target, replace=True)
+    sheet, compared = folder / "samples.png", folder / "real-and-generated.png"
+    preview(model).save(sheet)
+    real_against_generated(unseen if len(unseen) >= 16 else train_items, items).save(compared)
+    rows = [dataclasses.asdict(figure) for figure in made]
+    facts = {"held_out_loss": level.mean, "ratios": level.ratios, "levels": level.losses, "figures": rows}
+    (folder / "figures.json").write_text(json.dumps(facts, indent=1))
+    _tell(console.say, folder, config, model, level, made, sheet, compared)
+    return Run(folder, load(target).to(device), tuple(made), level, samples, labels)
+
+
+def preview(model: Model) -> Any:
+    """A sheet of samples: one row a class where there are few, else 8 x 8."""
+    seeds, labels, columns = sheet_of(model)
+    items = model.sample(seeds=seeds, label=labels)
+    return modality_of(model.modality).preview(_with_axis(items, model), columns)
+
+
+def _some(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """So many of the rows, evenly spread, that their items and what is made of them fit into memory."""
+    most = max(2 * FIGURE_SAMPLES, FIGURE_BYTES // max(1, dataset.items[:1].nbytes))
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
+
+
+def _agreement(
+    dataset: Dataset, train_rows: np.ndarray, unseen_rows: np.ndarray, items: np.ndarray, labels: np.ndarray | None
+) -> list[Figure]:
+    """Label agreement, where enough real items on both sides have labels."""
+    if labels is None:
+        return []
+    items_of, column = dataset.items, dataset.columns["label"]
+    train_rows, unseen_rows = (rows[column[rows] >= 0] for rows in (train_rows, unseen_rows))
+    if min(len(train_rows), len(unseen_rows)) < 16:
+        return []
+    real = items_of[train_rows], column[train_rows], items_of[unseen_rows], column[unseen_rows]
+    return [label_agreement(*real, items, labels)]
+
+
+def _tell(
+    say: Callable[[str], None],
+    folder: Path,
+    config: TrainConfig,
+    model: Model,
+    level: LevelLoss,
+    made: list[Figure],
+    sheet: Path,
+    compared: Path,
+) -> None:
+    say("")
+    karras = (config.weight or {}).get("name") == "karras"
+    say(f"held-out loss by noise level{' (1 = an untrained network)' if karras else ''}")
+    say("  sigma " + " ".join(f"{r:8.3g}" for r in level.ratios))
+    say("  loss  " + " ".join(f"{v:8.4f}" for v in level.losses))
+    if made:
+        say("")
+        say(table(made))
+    say("")
+    say(f"model      {folder / 'model'}")
+    say(f"samples    {sheet}")
+    say(f"compared   {compared}")
+    label = f" --label {shlex.quote(model.classes[0])}" if model.classes else ""
+    say(f"next       langevin sample {shlex.quote(str(folder))} -n 64{label} --out samples.png")
+
+
+def sheet_of(model: Model) -> tuple[list[int], "list[str] | None", int]:
+    """(seeds, labels, columns) of the sheet that a run draws: a row a class for up to 12 classes, else 8 x 8."""
+    if not model.classes or len(model.classes) > 12:
+        return list(range(64)), None, 8
+    columns = 10
+    return (
+        [k for _ in model.classes for k in range(columns)],
+        [name for name in model.classes for _ in range(columns)],
+        columns,
+    )
+
+
+def _with_axis(items: np.ndarray, model: Model) -> np.ndarray:
+    """Items with their channel axis."""
+    return items[..., None] if getattr(model.codec, "squeeze", False) else items
