@@ -7,7 +7,7 @@ Settings that choose a noun (schedule, parametrization, weight, time law, networ
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -55,6 +55,17 @@ class SamplingConfig(Part):
     guidance: float = Field(1.0, ge=0, le=1000)
 
 
+class PrivateConfig(Part):
+    """Differentially private training; give noise, or epsilon with a number of steps, or both."""
+
+    noise: float | None = Field(None, gt=0, description="standard deviation of the noise over `clip`")
+    epsilon: float | None = Field(None, gt=0, description="what may be spent; the run ends before it spends more")
+    delta: float | None = Field(None, gt=0, lt=1, description="min(1e-5, 0.1 / items) where it is not given")
+    clip: float = Field(1.0, gt=0, description="largest norm of one item's gradient")
+    draws: int = Field(4, ge=1, description="times and noises an item has at a step; costs time, no privacy")
+    steps: int | None = Field(None, ge=1, description="so many spend epsilon")
+
+
 class TrainConfig(Part):
     """A training run."""
 
@@ -78,6 +89,9 @@ class TrainConfig(Part):
     ema: tuple[Width, ...] = Field((0.05, 0.1), min_length=1, description="widths sigma_rel of the averages kept")
     optimizer: OptimizerConfig = OptimizerConfig()
     sampling: SamplingConfig = SamplingConfig()
+    private: PrivateConfig | None = Field(
+        None, description="differentially private training; none where it is not given"
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> "TrainConfig":
@@ -106,7 +120,8 @@ def parse(values: Mapping[str, Any], *, where: str = "") -> TrainConfig:
 def _fields(parents: list[str]) -> list[str]:
     model: Any = TrainConfig
     for parent in parents:
-        model = model.model_fields[parent].annotation
+        found = model.model_fields[parent].annotation
+        model = next((part for part in get_args(found) if hasattr(part, "model_fields")), found)
     return list(model.model_fields)
 
 

@@ -68,18 +68,27 @@ class Feed:
 
     def at(self, step: int) -> Batch:
         """What step 0, 1, ... learns from."""
-        mine = slice(self.rank * self.batch // self.world, (self.rank + 1) * self.batch // self.world)
-        rows = batch_indices(self.seed, self.indices, step, self.batch)[mine]
+        every, first = self.rows(step), self.place(step)
+        count = len(every)
+        mine = slice(self.rank * count // self.world, (self.rank + 1) * count // self.world)
+        rows = every[mine]
         x0, cond = self.items(rows)
         if self.mirror:
             x0 = flip(x0, self.seed, rows, step)
         if "label" in cond and self.drop:
-            dropped = generator(self.seed, step, 0, _DROPOUT).random(self.batch)[mine] < self.drop
+            dropped = generator(self.seed, step, 0, _DROPOUT).random(count)[mine] < self.drop
             none = len(self.dataset.classes)
             cond["label"] = torch.where(torch.from_numpy(dropped).to(self.device), none, cond["label"])
-        first = step * self.batch
-        keys = [(self.seed, first + j, 0, _NOISE) for j in range(self.batch)]
-        return Batch(rows, x0, cond, uniforms(self.batch, self.seed, step, 0, _TIMES)[mine], keys[mine])
+        keys = [(self.seed, first + j, 0, _NOISE) for j in range(count)[mine]]
+        return Batch(rows, x0, cond, uniforms(count, self.seed, step, 0, _TIMES)[mine], keys)
+
+    def rows(self, step: int) -> np.ndarray:
+        """The items of a step, for all processes."""
+        return batch_indices(self.seed, self.indices, step, self.batch)
+
+    def place(self, step: int) -> int:
+        """Place of a step's first sample in the endless stream of samples, whose noise is keyed by it."""
+        return step * self.batch
 
     def items(self, rows: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         """Items and conditions as they are; a missing label is the index one past the last."""

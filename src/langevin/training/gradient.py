@@ -34,7 +34,7 @@ class Losses:
 
     def mean(self) -> float:
         """The loss that is made small."""
-        return float((self.each * self.importance.to(self.each)).mean())
+        return float((self.each * self.importance.to(self.each)).mean()) if len(self.each) else 0.0
 
 
 def gradient(

@@ -17,6 +17,7 @@ from langevin.registry import build
 from langevin.training.feed import Feed
 from langevin.training.gradient import Loss, gradient
 from langevin.training.optimizer import learning_rate
+from langevin.training.private import private_gradient
 from langevin.training.state import TrainState
 
 MAX_SKIPPED = 10
@@ -74,6 +75,7 @@ def fit(
     weight = build(dict(config.weight or {"name": "karras"}), Weight, foreign=True)
     parameters = state.optimizer.param_groups[0]["params"]
     before, start = state.elapsed, time.perf_counter() if started is None else started
+    find = private_gradient if config.private else gradient
     in_a_row = 0
     if state.step == 0:
         state.began = before + time.perf_counter() - start
@@ -81,12 +83,14 @@ def fit(
     while True:
         state.elapsed = before + time.perf_counter() - start
         progress = state.step / config.steps if config.steps else state.elapsed / (60 * (config.minutes or 0))
+        if config.private and config.private.steps:
+            progress = max(progress, state.draw / config.private.steps)
         if progress >= 1:
             return
         # the half step keeps the first step's rate above zero where steps are few
         at = (state.step + 0.5) / config.steps if config.steps else _course(state, 60 * (config.minutes or 0))
         lr = state.rate * max(learning_rate(at, config.optimizer), 1e-6 * config.optimizer.lr)
-        losses = gradient(denoiser, feed.at(state.step), config, state, weight, compute)
+        losses = find(denoiser, feed.at(state.draw), config, state, weight, compute)
         if isinstance(state.law, LossAware):
             state.law = state.law.update(losses.t, losses.each)
         loss = losses.mean()

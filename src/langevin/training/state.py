@@ -13,6 +13,7 @@ from langevin.errors import RefusedError
 from langevin.registry import build
 from langevin.training import ema
 from langevin.training.optimizer import make
+from langevin.training.secret import Secret
 
 
 @dataclass
@@ -28,6 +29,8 @@ class TrainState:
         elapsed: seconds of wall clock spent, over all sittings.
         rate: factor on the learning rate.
         began: seconds that were spent before the first step; the learning rate's course begins there.
+        lost: steps that were taken back.
+        secret: of a private run.
     """
 
     network: nn.Module
@@ -40,6 +43,8 @@ class TrainState:
     rate: float = 1.0
     skipped: int = 0
     began: float = 0.0
+    lost: int = 0
+    secret: Secret | None = None
     _names: list[str] = field(default_factory=list, repr=False)
 
     @staticmethod
@@ -54,7 +59,13 @@ class TrainState:
         optimizer = make(named, config.optimizer)
         averages = {s: {k: p.detach().clone() for k, p in network.named_parameters()} for s in config.ema}
         law = build(config.times, TimeLaw, foreign=True)
-        return TrainState(network, averages, optimizer, law, uncertainty, _names=list(named))
+        secret = Secret.new() if config.private else None
+        return TrainState(network, averages, optimizer, law, uncertainty, secret=secret, _names=list(named))
+
+    @property
+    def draw(self) -> int:
+        """Which draw of the data the next step makes; a private run never makes one twice."""
+        return self.step if self.secret is None else self.step + self.lost
 
     def average(self) -> None:
         """Move every average towards the weights of this step."""
@@ -81,13 +92,14 @@ class TrainState:
             "rate": self.rate,
             "skipped": self.skipped,
             "began": self.began,
+            **({} if self.secret is None else {"lost": self.lost, "secret": [f"{w:016x}" for w in self.secret.words]}),
         }
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Take on a saved state, given the raw weights already. Raises RefusedError where names do not match."""
         self.step, self.elapsed = int(numbers["step"]), float(numbers["elapsed"])
         self.rate, self.skipped = float(numbers["rate"]), int(numbers["skipped"])
-        self.began = float(numbers["began"])
+        self.began, self.lost = float(numbers["began"]), int(numbers.get("lost", 0))
         try:
             with torch.no_grad():
                 for sigma_rel, average in self.averages.items():
@@ -100,6 +112,9 @@ class TrainState:
                 moments, counts = tensors["law.moments"], tensors["law.counts"]
                 law = self.law
                 self.law = LossAware(law.bins, law.warm, law.decay, law.floor, moments, counts)
+            if self.secret is not None:
+                first, second = (int(word, 16) for word in numbers["secret"])
+                self.secret = Secret((first, second))
             if self.step:
                 parameters = self.optimizer.param_groups[0]["params"]
                 for name, parameter in zip(self._names, parameters, strict=True):
