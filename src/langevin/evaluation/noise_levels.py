@@ -1,12 +1,16 @@
-"""Held-out loss at fixed noise, one figure a noise level.
+"""The loss at fixed noise on fixed items, one figure a noise level: on held-out items, and beside it on training items.
 
 The levels are the middles of equal shares of the time law that the run trains on, the noise is fixed by a seed: the mean
-over levels estimates the training objective on data the network never saw, and two runs or two moments can be compared.
+over levels estimates the training objective on items, and two runs or two moments can be compared. Items differ far more
+from each other than one item does from look to look, so the losses are kept item by item: differences between looks, and
+their standard errors, are taken of pairs.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin.diffusion import Condition, Denoiser
@@ -15,25 +19,45 @@ from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
 from langevin.rng import SampleNoise
 
+LEVELS = 8
 _STREAM = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LevelLoss:
-    """Losses per noise level and their mean.
+    """Losses of N items at L noise levels.
 
     Attributes:
-        ratios: sigma / alpha of each level, increasing.
-        losses: mean weighted loss at each.
+        ratios: (L,) sigma / alpha of each level, increasing.
+        each: (N, L) mean weighted loss of each item at each level, over its draws of the noise.
     """
 
     ratios: tuple[float, ...]
-    losses: tuple[float, ...]
+    each: NDArray[np.float64]
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """(L,) the mean over items."""
+        return tuple(self.each.mean(0).tolist())
+
+    @property
+    def items(self) -> tuple[float, ...]:
+        """(N,) the mean over levels."""
+        return tuple(self.each.mean(1).tolist())
 
     @property
     def mean(self) -> float:
-        """The mean over levels."""
-        return sum(self.losses) / len(self.losses)
+        """The mean over items and levels."""
+        return float(self.each.mean())
+
+    def above(self, other: "LevelLoss") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(L,) how far this lies above the losses of other items, and (L,) the standard error of that.
+
+        The items are not the same: their variances add. The error is nan where a side has one item.
+        """
+        sides = (self.each, other.each)
+        variance = sum(e.var(0, ddof=1) / len(e) if len(e) > 1 else np.full(e.shape[1], np.nan) for e in sides)
+        return self.each.mean(0) - other.each.mean(0), np.sqrt(variance)
 
 
 @torch.no_grad()
@@ -44,21 +68,24 @@ def held_out_loss(
     law: TimeLaw,
     weight: Weight,
     *,
-    levels: int = 8,
+    levels: int = LEVELS,
+    draws: int = 1,
     seed: int = 0,
     batch: int = 128,
 ) -> LevelLoss:
-    """The loss of held-out x0 (N, ...) at every level, with noise keyed (seed, item, level)."""
+    """The loss of x0 (N, ...) at every level, with `draws` of the noise an item, keyed (seed, item and draw, level).
+
+    The same weights give the same bits.
+    """
     schedule = denoiser.process.schedule
     middles = (torch.arange(levels, dtype=torch.float64) + 0.5) / levels
     t = law(middles, schedule)[0].sort().values
-    losses = []
-    for level, at in enumerate(t):
-        total = 0.0
-        for rows in torch.arange(len(x0)).split(batch):
-            noise = SampleNoise([(seed, i, level, _STREAM) for i in rows.tolist()])
-            some = {name: value[rows] for name, value in cond.items()}
-            loss = denoising_loss(denoiser, x0[rows], at.expand(len(rows)), noise, weight, cond=some)
-            total += loss.sum().item()
-        losses.append(total / len(x0))
-    return LevelLoss(tuple(torch.exp(-0.5 * schedule.log_snr(t)).tolist()), tuple(losses))
+    found = []
+    for rows in torch.arange(len(x0) * draws * levels).split(batch):
+        first, level = rows // levels, rows % levels
+        noise = SampleNoise([(seed, *key, _STREAM) for key in zip(first.tolist(), level.tolist(), strict=True)])
+        item = (first // draws).to(x0.device)
+        some = {name: value[item] for name, value in cond.items()}
+        found.append(denoising_loss(denoiser, x0[item], t[level], noise, weight, cond=some))
+    each = torch.cat(found).double().cpu().reshape(len(x0), draws, levels).mean(1)
+    return LevelLoss(tuple(torch.exp(-0.5 * schedule.log_snr(t)).tolist()), each.numpy())
