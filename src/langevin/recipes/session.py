@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from langevin.networks import keep_memory
 from langevin.recipes import plan
 from langevin.recipes.console import Console, one_line
 from langevin.recipes.outcome import Run, measure, preview
+from langevin.recipes.pace import Pace, words
 from langevin.recipes.signals import StopRequest
+from langevin.recipes.watch import Began, Event, Finished, Looked, Stepped, Trained, Watcher
 from langevin.registry import build
-from langevin.training import Metrics, TrainState, checkpoint, fit
+from langevin.training import Metrics, TrainState, checkpoint, fit, private
 from langevin.training.feed import Feed
+from langevin.training.private import PrivateFeed
 
 HELD_OUT = 256
 """So many held-out items the loss is measured on."""
@@ -45,18 +49,33 @@ class StoppedError(LangevinError):
 
 
 class Session:
-    """One sitting of a run: builds what it trains, trains, looks from time to time, and finishes."""
+    """One sitting of a run: builds what it trains, trains, looks from time to time, and finishes.
+
+    Args:
+        started: `time.perf_counter()` from which the budget counts.
+        watchers: told of everything that happens; see `watch`.
+    """
 
     def __init__(
-        self, folder: Path, config: TrainConfig, dataset: Dataset, console: Console, stop: StopRequest, started: float
+        self,
+        folder: Path,
+        config: TrainConfig,
+        dataset: Dataset,
+        console: Console,
+        stop: StopRequest,
+        started: float,
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         keep_memory()
         self.folder, self.config, self.dataset = folder, config, dataset
-        self.console, self.stop, self.started = console, stop, started
+        self.console, self.stop, self.started, self.watchers = console, stop, started, watchers
         self.device = torch.device(plan.device())
         self.model = plan.make(config, dataset).to(self.device)
         self.state = TrainState.start(self.model.denoiser.network, config)
-        self.feed = Feed(
+        kind, more = (
+            (PrivateFeed, {"state": self.state, "draws": config.private.draws}) if config.private else (Feed, {})
+        )
+        self.feed = kind(
             dataset,
             self.model.codec,
             dataset.train_indices,
@@ -65,6 +84,7 @@ class Session:
             drop=config.dropout,
             mirror=config.data.flip,
             device=self.device,
+            **more,
         )
         self.averaged = copy.deepcopy(self.model.denoiser).eval().requires_grad_(False)
         self.weight = build(dict(config.weight or {}), Weight, foreign=True)
@@ -76,6 +96,26 @@ class Session:
 
     def run(self) -> Run:
         """Train to the end of the budget, publish, measure."""
+        level = self.learn()
+        count = len(self.dataset.train_indices)
+        done = measure(
+            self.averaged_model(),
+            self.dataset,
+            self.folder,
+            self.config,
+            level,
+            done=f"{self.state.step:,} steps of {self.config.batch}, {self.state.elapsed / 60:.1f} min, seed {self.config.seed}"
+            + (
+                f"; differentially private: {spent}" if (spent := private.spent(self.config, self.state, count)) else ""
+            ),
+            console=self.console,
+            heed=self._heed,
+        )
+        self._tell(Finished(self.state.step, done))
+        return done
+
+    def learn(self) -> LevelLoss:
+        """Train to the end of the budget; the best average is then what `averaged_model` gives."""
         if newest := checkpoint.newest(self.folder, self.console.say):
             checkpoint.restore(newest, self.model, self.state)
             self.console.say(f"going on from step {self.state.step:,} ({self.state.elapsed / 60:.1f} min done)")
@@ -83,18 +123,15 @@ class Session:
             self.console.say("no sound checkpoint is left: the run starts over")
         _drop_rows_after(self.folder / "metrics.jsonl", self.state.step)
         self._say_plan()
+        self._tell(Began(self.folder, self.config, self.model, self.feed, self.law, self.unseen, self.state.step))
         self._train()
         level = self._publish()
-        return measure(
-            self._averaged_model(),
-            self.dataset,
-            self.folder,
-            self.config,
-            level,
-            done=f"{self.state.step:,} steps of {self.config.batch}, {self.state.elapsed / 60:.1f} min, seed {self.config.seed}",
-            console=self.console,
-            heed=self._heed,
-        )
+        self._tell(Trained(self.state.step, level))
+        return level
+
+    def _tell(self, event: Event) -> None:
+        for watcher in self.watchers:
+            watcher(event)
 
     def _say_plan(self) -> None:
         network = self.model.denoiser.network
@@ -110,23 +147,25 @@ class Session:
 
     def _train(self) -> None:
         looked, saved, seen = int(self._progress() * LOOKS), time.perf_counter(), time.perf_counter()
-        begun, first = time.perf_counter(), self.state.step
+        pace = Pace()
         smooth: float | None = None
         held_out: float | None = None
         self._refuse_spent_budget()
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as rows:
             for metrics in fit(self.model.denoiser, self.feed, self.config, self.state, started=self.started):
                 smooth = metrics.loss if smooth is None else 0.98 * smooth + 0.02 * metrics.loss
-                rate = (metrics.step - first) * self.feed.batch / max(time.perf_counter() - begun, 1e-9)
-                text = f"step {metrics.step:,}  loss {smooth:.4f}  {rate:,.0f}/s"
+                clock = pace(self.feed.batch)
+                text = f"step {metrics.step:,}  loss {smooth:.4f}  {words(clock)}"
                 if held_out is not None:
                     text += f"  held-out {held_out:.4f}"
-                rows.write(one_line(dataclasses.asdict(metrics)) + "\n")
-                now = self._progress()
-                self.console.progress("training", now, text, **dataclasses.asdict(metrics), held_out=held_out)
+                facts, now = dataclasses.asdict(metrics), self._progress()
+                rows.write(one_line({**facts, "clock": clock}) + "\n")
+                self.console.progress("training", now, text, **facts, held_out=held_out, clock=clock)
+                self._tell(Stepped(metrics, now, clock, self._first_average))
                 if int(now * LOOKS) > looked and now < 1 and time.perf_counter() - seen > LOOK_SECONDS:
                     looked = int(now * LOOKS)
                     held_out = self._look(metrics, rows)
+                    pace.pause()
                     seen = time.perf_counter()
                 if time.perf_counter() - saved > CHECKPOINT_SECONDS or self.stop:
                     rows.flush()
@@ -168,8 +207,10 @@ class Session:
         previews = self.folder / "previews"
         previews.mkdir(exist_ok=True)
         target = previews / f"step-{metrics.step:09d}.png"
+        sheet = preview(self.averaged_model())
         if not target.exists():
-            preview(self._averaged_model()).save(target)
+            sheet.save(target)
+        self._tell(Looked(metrics.step, level, sheet))
         return level.mean
 
     def _use(self, sigma_rel: float) -> None:
@@ -178,7 +219,12 @@ class Session:
         for name, value in self.state.averages[sigma_rel].items():
             own[name].data = value
 
-    def _averaged_model(self) -> Model:
+    def _first_average(self) -> Model:
+        self._use(self.config.ema[0])
+        return self.averaged_model()
+
+    def averaged_model(self) -> Model:
+        """The model with the average that is in use; it shares the run's tensors."""
         return dataclasses.replace(self.model, denoiser=self.averaged, raw=self.model.denoiser.network.state_dict())
 
     def _loss(self) -> LevelLoss:
@@ -187,7 +233,7 @@ class Session:
 
     def _save(self) -> None:
         self._use(self.config.ema[0])
-        checkpoint.save(self.folder, self._averaged_model(), self.state)
+        checkpoint.save(self.folder, self.averaged_model(), self.state)
 
     def _publish(self) -> LevelLoss:
         """The average with the lowest held-out loss becomes the model."""
