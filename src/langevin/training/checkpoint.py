@@ -2,59 +2,96 @@
 
     checkpoints/step-000001200/   config.json  model.safetensors  README.md  training.safetensors  state.json  manifest.json
 
-The newest sound one is found by looking at all of them, newest first: there is no pointer that could dangle, and a damaged
-one is passed over with a warning. Older ones are deleted only after the new one is on the disk and verified.
+The newest sound one is found by looking at all of them, by step and never by the clock: there is no pointer that could dangle,
+and a damaged one is passed over with a warning. The best is the sound one with the lowest held-out loss, which `state.json`
+says. Others are deleted only after the new one is on the disk and has been read back.
 """
 
 import json
+import math
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from langevin import store
+from langevin import __version__, store
 from langevin.errors import RefusedError
 from langevin.model import Model
 from langevin.training.state import TrainState
 
+FORMAT = 2
+_FOLDER = re.compile(r"step-(\d{1,12})")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is known of a checkpoint without loading it.
+
+    Attributes:
+        path: its folder.
+        step: steps done when it was made.
+        held_out: the held-out loss at that step; None where it was not measured.
+        format: of what is written in it; None where that cannot be read.
+    """
+
+    path: Path
+    step: int
+    held_out: float | None
+    format: int | None
+
 
 def folders(run: Path) -> list[Path]:
     """Checkpoint folders of a run, newest first."""
-    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
+    found = {p: int(m[1]) for p in (run / "checkpoints").glob("step-*") if (m := _FOLDER.fullmatch(p.name))}
+    return sorted(found, key=found.__getitem__, reverse=True)
 
 
-def save(run: Path, model: Model, state: TrainState, *, keep: int = 2) -> Path:
-    """Write the checkpoint of this step, verify it, then delete all but the newest `keep`.
+def saved(run: Path) -> list[Saved]:
+    """The checkpoints of a run, newest first, whether sound or not."""
+    return [_look(folder) for folder in folders(run)]
+
+
+def save(run: Path, model: Model, state: TrainState, *, keep: int = 2, held_out: float | None = None) -> Path:
+    """Write the checkpoint of this step, read it back, then delete all but the newest `keep` and the best.
+
+    Called again at a step that is saved it writes nothing, unless the held-out loss has become known since.
+
+    Args:
+        run: the run's folder.
+        held_out: the held-out loss at this step, where it was measured. The checkpoint with the lowest is never deleted.
 
     Raises:
-        DiskError: no room; the former checkpoints are intact.
+        DiskError: no room, or the disk refused; the former checkpoints are intact.
     """
-    tensors = state.tensors()
+    numbers, tensors = state.numbers(), state.tensors()
+    path = run / "checkpoints" / f"step-{state.step:09d}"
+    if path.exists() and _holds(path, numbers, held_out):
+        return path
+    facts = {"format": FORMAT, "langevin": __version__, "held_out": held_out, "numbers": numbers}
 
     def write(folder: Path) -> None:
         model.write(folder)
         store.write_tensors(folder / "training.safetensors", tensors)
-        (folder / "state.json").write_text(json.dumps(state.numbers()))
+        (folder / "state.json").write_text(json.dumps(facts))
 
-    path = run / "checkpoints" / f"step-{state.step:09d}"
-    if path.exists() and _is_sound(path):
-        return path
     size = store.size_of(tensors) + store.size_of(model.tensors())
     store.write_folder(path, write, size=size, replace=path.exists())
     store.verify(path)
-    for old in folders(run)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+    known = saved(run)
+    kept = known[:keep] + _by_loss(known)[:1]
+    for one in known:
+        if one not in kept and one.format == FORMAT:  # what an older version wrote is not ours to delete
+            shutil.rmtree(one.path, ignore_errors=True)
     return path
 
 
-def _is_sound(folder: Path) -> bool:
-    try:
-        store.verify(folder)
-    except RefusedError:
-        return False
-    return True
+def best(run: Path) -> Path | None:
+    """The sound checkpoint with the lowest held-out loss, the earlier of two equal ones; None where none was measured."""
+    return next((one.path for one in _by_loss(saved(run)) if _is_sound(one.path)), None)
 
 
 def newest(run: Path, warn: Callable[[str], None]) -> Path | None:
@@ -84,6 +121,41 @@ def restore(folder: Path, model: Model, state: TrainState) -> None:
     tensors = store.read_tensors(folder / "model.safetensors", expected=model.tensors())
     raw = {k.removeprefix("raw."): v for k, v in tensors.items() if k.startswith("raw.")}
     state.network.load_state_dict(raw)
-    numbers: dict[str, Any] = store.read_json(folder / "state.json")
+    facts: dict[str, Any] = store.read_json(folder / "state.json")
+    numbers = facts["numbers"] if "format" in facts else facts
     extra: dict[str, Tensor] = store.read_tensors(folder / "training.safetensors")
     state.restore(extra, numbers)
+
+
+def _look(folder: Path) -> Saved:
+    step = int(folder.name.removeprefix("step-"))
+    try:
+        facts = store.read_json(folder / "state.json")
+    except (RefusedError, OSError):
+        return Saved(folder, step, None, None)
+    loss, form = facts.get("held_out"), facts.get("format", 1)
+    sound = isinstance(loss, int | float) and math.isfinite(loss)
+    return Saved(folder, step, float(loss) if sound else None, form if isinstance(form, int) else None)
+
+
+def _by_loss(known: list[Saved]) -> list[Saved]:
+    """Those whose held-out loss is known, the best first; of two equal ones the earlier."""
+    measured = [one for one in reversed(known) if one.held_out is not None]
+    return sorted(measured, key=lambda one: one.held_out or 0.0)
+
+
+def _holds(folder: Path, numbers: dict[str, Any], held_out: float | None) -> bool:
+    """Whether a sound checkpoint says all that would be written."""
+    if not _is_sound(folder):
+        return False
+    facts = store.read_json(folder / "state.json")
+    same = facts.get("numbers", facts) == json.loads(json.dumps(numbers))
+    return same and (held_out is None or facts.get("held_out") == held_out)
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        store.verify(folder)
+    except RefusedError:
+        return False
+    return True
