@@ -37,12 +37,21 @@ class DataConfig(Part):
 
 
 class OptimizerConfig(Part):
-    """AdamW, warmed up, decayed to zero over the run."""
+    """How weights follow their gradient: warmed up, decayed to zero over the run."""
 
-    lr: float = Field(2e-3, gt=0, description="peak learning rate")
-    betas: tuple[Share, Share] = (0.9, 0.99)
-    weight_decay: float = Field(0.0, ge=0)
+    name: str = Field("adamw", description="adamw, muon, lion or package.module:Class")
+    lr: float = Field(2e-3, gt=0, description="peak learning rate; the method's own where it is not given")
+    betas: tuple[Share, Share] | None = Field(None, description="of moving averages; the method's own")
+    weight_decay: float = Field(0.0, ge=0, description="of matrices and kernels; of no bias, norm or embedding")
+    settings: dict[str, Any] = Field({}, description="further settings of the method, such as momentum of muon")
     warmup: float = Field(0.02, ge=0, le=1, description="share of the run in which the learning rate rises")
+    hold: float = Field(0.0, ge=0, lt=1, description="share of the run before the learning rate falls")
+    decay: Literal["cosine", "linear", "constant", "inverse_sqrt"] = Field(
+        "cosine", description="how the learning rate falls: to zero, or as 1 / sqrt(progress)"
+    )
+    rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="factors on the learning rate by pattern of parameter names; the last that matches counts"
+    )
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
 
 
@@ -88,6 +97,7 @@ class TrainConfig(Part):
     dropout: float = Field(0.1, ge=0, lt=1, description="share of samples that learn without their condition")
     ema: tuple[Width, ...] = Field((0.05, 0.1), min_length=1, description="widths sigma_rel of the averages kept")
     optimizer: OptimizerConfig = OptimizerConfig()
+    freeze: tuple[str, ...] = Field((), description="patterns of parameter names that are not trained")
     sampling: SamplingConfig = SamplingConfig()
     private: PrivateConfig | None = Field(
         None, description="differentially private training; none where it is not given"

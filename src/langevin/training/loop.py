@@ -16,7 +16,7 @@ from langevin.errors import DivergedError
 from langevin.registry import build
 from langevin.training.feed import Feed
 from langevin.training.gradient import Loss, gradient
-from langevin.training.optimizer import learning_rate
+from langevin.training.optimizer import learning_rate, parameters, set_rate
 from langevin.training.private import private_gradient
 from langevin.training.state import TrainState
 
@@ -73,7 +73,7 @@ def fit(
         raise ValueError("a run needs minutes or steps")
     compute = compute or (hybrid_loss if config.loss == "hybrid" else denoising_loss)
     weight = build(dict(config.weight or {"name": "karras"}), Weight, foreign=True)
-    parameters = state.optimizer.param_groups[0]["params"]
+    moved = parameters(state.optimizer)
     before, start = state.elapsed, time.perf_counter() if started is None else started
     find = private_gradient if config.private else gradient
     in_a_row = 0
@@ -94,10 +94,10 @@ def fit(
         if isinstance(state.law, LossAware):
             state.law = state.law.update(losses.t, losses.each)
         loss = losses.mean()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip).item()
+        norm = torch.nn.utils.clip_grad_norm_(moved, config.optimizer.clip).item()
         if math.isfinite(norm) and math.isfinite(loss):
             in_a_row = 0
-            state.optimizer.param_groups[0]["lr"] = lr
+            set_rate(state.optimizer, lr)
             state.optimizer.step()
             state.step += 1
             state.average()

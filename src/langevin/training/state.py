@@ -1,6 +1,6 @@
 """Everything that a training run is at one moment. Saved and loaded, it goes on with the same bits."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from langevin.diffusion.loss import LearnedUncertainty
 from langevin.diffusion.times import LossAware, TimeLaw
 from langevin.errors import RefusedError
 from langevin.registry import build
-from langevin.training import ema
-from langevin.training.optimizer import make
+from langevin.training import ema, optimizer
+from langevin.training.parameters import freeze, kinds
 from langevin.training.secret import Secret
 
 
@@ -23,7 +23,7 @@ class TrainState:
     Attributes:
         network: the raw weights.
         averages: sigma_rel -> averaged parameters, by name.
-        optimizer: AdamW over the network (and the learned uncertainty).
+        optimizer: over what is trained of the network, and the learned uncertainty.
         law: the time law; one that learns carries what it learned.
         step: steps done.
         elapsed: seconds of wall clock spent, over all sittings.
@@ -45,22 +45,22 @@ class TrainState:
     began: float = 0.0
     lost: int = 0
     secret: Secret | None = None
-    _names: list[str] = field(default_factory=list, repr=False)
 
     @staticmethod
     def start(network: nn.Module, config: TrainConfig) -> "TrainState":
         """The state before the first step."""
         uncertainty = LearnedUncertainty() if config.uncertainty else None
         device = next(network.parameters()).device
-        named = dict(network.named_parameters())
+        freeze(network, config.freeze)
+        named = {k: p for k, p in network.named_parameters() if p.requires_grad}
         if uncertainty is not None:
             uncertainty.to(device)
             named |= {f"uncertainty.{k}": p for k, p in uncertainty.named_parameters()}
-        optimizer = make(named, config.optimizer)
+        moves = optimizer.make(named, config.optimizer, kinds(network))
         averages = {s: {k: p.detach().clone() for k, p in network.named_parameters()} for s in config.ema}
         law = build(config.times, TimeLaw, foreign=True)
         secret = Secret.new() if config.private else None
-        return TrainState(network, averages, optimizer, law, uncertainty, secret=secret, _names=list(named))
+        return TrainState(network, averages, moves, law, uncertainty, secret=secret)
 
     @property
     def draw(self) -> int:
@@ -75,9 +75,7 @@ class TrainState:
     def tensors(self) -> dict[str, Tensor]:
         """All that is a tensor, by name, but the raw weights (the model has them)."""
         out = {f"ema.{s}.{k}": v for s, average in self.averages.items() for k, v in average.items()}
-        parameters = self.optimizer.param_groups[0]["params"]
-        for name, parameter in zip(self._names, parameters, strict=True):
-            out |= {f"optimizer.{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
+        out |= {f"optimizer.{k}": v for k, v in optimizer.tensors(self.optimizer).items()}
         if self.uncertainty is not None:
             out |= {f"uncertainty.{k}": v for k, v in self.uncertainty.state_dict().items()}
         if isinstance(self.law, LossAware):
@@ -92,6 +90,7 @@ class TrainState:
             "rate": self.rate,
             "skipped": self.skipped,
             "began": self.began,
+            "optimizer": optimizer.numbers(self.optimizer),
             **({} if self.secret is None else {"lost": self.lost, "secret": [f"{w:016x}" for w in self.secret.words]}),
         }
 
@@ -115,12 +114,7 @@ class TrainState:
             if self.secret is not None:
                 first, second = (int(word, 16) for word in numbers["secret"])
                 self.secret = Secret((first, second))
-            if self.step:
-                parameters = self.optimizer.param_groups[0]["params"]
-                for name, parameter in zip(self._names, parameters, strict=True):
-                    self.optimizer.state[parameter] = {
-                        key: tensors[f"optimizer.{key}.{name}"].to(parameter.device)
-                        for key in ("step", "exp_avg", "exp_avg_sq")
-                    }
+            moved = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
+            optimizer.restore(self.optimizer, moved, numbers.get("optimizer", {}))
         except KeyError as error:
             raise RefusedError(f"the checkpoint has no {error.args[0]}", help="it belongs to another run") from None
