@@ -4,15 +4,24 @@ Models", 2024, section 3.
     average_t = beta_t average_{t-1} + (1 - beta_t) weights_t,   beta_t = (1 - 1/t)^(gamma + 1)
 
 An average whose width is a share sigma_rel of the run so far, whatever its length; at t = 1 it is the weights themselves.
+With weights_k held over (k - 1, k] it is their integral against the profile
+
+    p(tau) = (gamma + 1) / t^(gamma + 1) tau^gamma,   0 < tau <= t
+
+exactly, so that stored averages give any other one as well as their profiles give its profile (algorithm 3).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
+@cache
 def gamma_of(sigma_rel: float) -> float:
     """gamma of a relative width in (0, 0.28): the positive root of sigma_rel^2 (g+2)^2 (g+3) = g + 1 (eq. 6)."""
     t = sigma_rel**-2
@@ -29,3 +38,40 @@ def beta(step: int, sigma_rel: float) -> float:
 def update(average: Iterable[Tensor], weights: Iterable[Tensor], step: int, sigma_rel: float) -> None:
     """Move the average in place, at step 1, 2, ..."""
     torch._foreach_lerp_(list(average), [w.detach() for w in weights], 1 - beta(step, sigma_rel))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What an average gives each moment of the run.
+
+    Attributes:
+        step: the last moment, over 0.
+        sigma_rel: the width, a share of `step` in (0, 0.28).
+    """
+
+    step: float
+    sigma_rel: float
+
+    def inner(self, other: "Profile") -> float:
+        """The integral of the product of two profiles over time."""
+        early, late = sorted((self, other), key=lambda p: p.step)
+        g, h = gamma_of(early.sigma_rel), gamma_of(late.sigma_rel)
+        return (g + 1) * (h + 1) / (g + h + 1) * (early.step / late.step) ** h / late.step
+
+
+def mixture(wanted: Profile, stored: Sequence[Profile]) -> tuple[NDArray[np.float64], float]:
+    """The sum of stored profiles that comes nearest to a wanted one, in the mean square over time.
+
+    The coefficients sum to 1, so that weights that did not move are given back as they are; without that, few snapshots
+    miss several times as far.
+
+    Returns:
+        (n,) the coefficients, and the distance as a share of the wanted profile's norm.
+    """
+    n, unit = len(stored), wanted.inner(wanted)
+    among = np.array([[a.inner(b) for b in stored] for a in stored]) / unit
+    along = np.array([wanted.inner(a) for a in stored]) / unit
+    system = np.ones((n + 1, n + 1))
+    system[:n, :n], system[n, n] = among, 0
+    x = np.linalg.lstsq(system, np.append(along, 1), rcond=1e-15)[0][:n]
+    return x, float(np.sqrt(max(x @ among @ x - 2 * x @ along + 1, 0)))
