@@ -125,7 +125,7 @@ def clean(folder: Path) -> None:
     """
     for left in folder.glob(".tmp-*"):
         ours = _LEFT.fullmatch(left.name)
-        if ours is None or _alive(int(ours["pid"])):
+        if ours is None or is_alive(int(ours["pid"])):
             continue
         former = left.name.partition(_OLD)[2]
         if former and not (folder / former).exists():
@@ -134,7 +134,7 @@ def clean(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether a process of that number runs on this machine, this one included."""
     try:
         os.kill(pid, 0)
