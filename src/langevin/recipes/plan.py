@@ -15,10 +15,12 @@ from langevin.diffusion import GaussianDiffusion, NetworkDenoiser, Schedule
 from langevin.diffusion.parametrization import Parametrization
 from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
+from langevin.errors import UsageError
 from langevin.model import Model, modality_of
 from langevin.networks import default_size
 from langevin.networks.base import Network
 from langevin.recipes.machine import multiplies_bfloat16
+from langevin.training import private
 
 MEASURED = 4096
 """So many items are looked at for the standard deviation of the data."""
@@ -85,7 +87,16 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         changes["times"] = {"name": "log_normal", "mean": noise_mean(dataset.shape), "std": 1.2}
     batch = config.batch or (128 if device() == "cuda" else 32)
     changes["batch"] = max(1, min(batch, len(dataset.train_indices)))
-    if config.precision == "auto":
+    if config.private:
+        changes["private"] = private.settle(config.private, len(dataset.train_indices), changes["batch"], config.steps)
+        changes["precision"] = "float32"
+        if config.precision == "bfloat16":
+            raise UsageError("gradients of single items are found in float32", help="leave the precision out")
+        if config.uncertainty or config.times.get("name") == "loss_aware":
+            raise UsageError(
+                "a private run learns nothing from its losses", help="leave uncertainty and loss_aware out"
+            )
+    elif config.precision == "auto":
         changes["precision"] = "bfloat16" if computes_in_bfloat16() else "float32"
     return config.model_copy(update=changes)
 

@@ -42,16 +42,16 @@ class PrivateFeed(Feed):
     """Every item is taken by itself with probability batch / count, as the secret has it; each `draws` times.
 
     Args:
-        secret: by which items are taken.
+        state: whose secret says which items are taken.
         draws: times and noises an item has at a step.
     """
 
-    secret: Secret | None = None
+    state: TrainState | None = None
     draws: int = 1
 
     def rows(self, step: int) -> np.ndarray:
-        assert self.secret is not None
-        taken = self.secret.generator(step, CHOICE).random(len(self.indices)) < self.batch / len(self.indices)
+        assert self.state is not None and self.state.secret is not None
+        taken = self.state.secret.generator(step, CHOICE).random(len(self.indices)) < self.batch / len(self.indices)
         return np.repeat(self.indices[taken], self.draws)
 
     def place(self, step: int) -> int:
@@ -85,15 +85,8 @@ def private_gradient(
         part = slice(K * int(rows[0]), K * (int(rows[-1]) + 1))
         x0, eps = batch.x0[part], SampleNoise(batch.keys[part])(batch.x0[part])
         cond = {name: value[part].unflatten(0, (-1, K)) for name, value in batch.cond.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            found, losses = per_sample_gradients(
-                denoiser,
-                compute,
-                weight,
-                *(v.unflatten(0, (-1, K)) for v in (x0, t[rows].flatten(), eps)),
-                importance[rows],
-                cond,
-            )
+        x0, eps = x0.unflatten(0, (-1, K)), eps.unflatten(0, (-1, K))
+        found, losses = per_sample_gradients(denoiser, compute, weight, x0, t[rows], eps, importance[rows], cond)
         for k, cut in clipped_sum(found, settings.clip)[0].items():
             total[k] += cut
         each.append(losses.detach())
@@ -163,7 +156,7 @@ def epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
 
 
 def _orders() -> list[float]:
-    return [1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(12, 512)]
+    return [1 + x / 10 for x in range(1, 100)] + [float(x) for x in (*range(12, 64), *range(64, 512, 32))]
 
 
 def _spending(noise: float, rate: float, steps: int) -> Any:
@@ -247,3 +240,12 @@ def settle(settings: PrivateConfig, count: int, batch: int, steps: int | None) -
                 help="more noise, a smaller batch, or more items",
             )
     return settings.model_copy(update={"delta": delta, "noise": noise, "steps": most})
+
+
+def spent(config: TrainConfig, state: TrainState, count: int) -> str:
+    """What a run of `count` training items has spent so far, in words; "" for one that is not private."""
+    settings = config.private
+    if settings is None or settings.noise is None or settings.delta is None or config.batch is None:
+        return ""
+    found = epsilon(settings.noise, config.batch / count, state.draw, settings.delta)
+    return f"epsilon {found:.2f} at delta {settings.delta:.1e} for {state.draw:,} steps (noise {settings.noise:.3g})"
