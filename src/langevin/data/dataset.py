@@ -104,6 +104,25 @@ class Dataset:
     def held_out_indices(self) -> np.ndarray:
         return np.flatnonzero(self.held_out)
 
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """A copy (n, H, W, C) of these items.
+
+        Raises DataError where the decoded items on disk were cut short: to read on would end the process with SIGBUS. A
+        file that was deleted is there until the run ends.
+        """
+        mapped = getattr(self.items, "_mmap", None)
+        try:
+            whole = mapped is None or mapped.size() >= self.items.nbytes
+        except OSError:
+            whole = False
+        if not whole:
+            raise DataError(
+                "the decoded items were cut short while they were in use",
+                where=str(getattr(self.items, "filename", "")),
+                help="the same command decodes them again; nothing else may write to the cache",
+            )
+        return np.array(self.items[rows])
+
     def require(self, count: int, what: str = "one batch") -> None:
         """Raises DataError where fewer than `count` items are left to train on."""
         have = len(self.train_indices)

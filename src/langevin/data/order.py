@@ -24,10 +24,15 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 
 def batch_indices(seed: int, indices: np.ndarray, step: int, batch: int) -> np.ndarray:
     """The items (batch,) of training step `step`, counted from 0. Batches run on across the end of an epoch."""
+    return stretch(seed, indices, step * batch, batch)
+
+
+def stretch(seed: int, indices: np.ndarray, place: int, length: int) -> np.ndarray:
+    """The items (length,) from place 0, 1, ... of the endless row on."""
     count = len(indices)
     if count == 0:
         raise ValueError("no indices to draw a batch from")
-    out, place, end = [], step * batch, (step + 1) * batch
+    out, end = [], place + length
     while place < end:
         epoch, inside = divmod(place, count)
         taken = order(seed, epoch, indices)[inside : inside + end - place]

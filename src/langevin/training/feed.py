@@ -9,7 +9,7 @@ from torch import Tensor
 from langevin.data.augment import flip
 from langevin.data.codec.base import Codec
 from langevin.data.dataset import Dataset
-from langevin.data.order import batch_indices
+from langevin.data.order import stretch
 from langevin.rng import SampleNoise, generator, uniforms
 
 # streams of the run's generator
@@ -52,6 +52,7 @@ class Feed:
         batch: samples a step, over all processes.
         drop: share of samples that lose their condition.
         mirror: whether pictures are mirrored at random.
+        offset: place of the first step's first sample, where an earlier sitting had other terms; see `terms`.
         rank, world: which of how many processes this is: it is given its own part of every batch.
     """
 
@@ -63,6 +64,7 @@ class Feed:
     drop: float = 0.0
     mirror: bool = False
     device: torch.device | str = "cpu"
+    offset: int = 0
     rank: int = 0
     world: int = 1
 
@@ -84,15 +86,15 @@ class Feed:
 
     def rows(self, step: int) -> np.ndarray:
         """The items of a step, for all processes."""
-        return batch_indices(self.seed, self.indices, step, self.batch)
+        return stretch(self.seed, self.indices, self.place(step), self.batch)
 
     def place(self, step: int) -> int:
         """Place of a step's first sample in the endless stream of samples, whose noise is keyed by it."""
-        return step * self.batch
+        return step * self.batch + self.offset
 
     def items(self, rows: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         """Items and conditions as they are; a missing label is the index one past the last."""
-        raw = torch.from_numpy(np.array(self.dataset.items[rows])).to(self.device)
+        raw = torch.from_numpy(self.dataset.take(rows)).to(self.device)
         cond = {}
         if self.dataset.classes:
             label = torch.from_numpy(self.dataset.columns["label"][rows].astype(np.int64)).to(self.device)
