@@ -61,21 +61,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 class Residual(nn.Module):
     """x + conv(silu(conv(norm(x) * (1 + scale) + shift))), scale and shift linear in the embedding.
 
-    One norm and one activation for two convolutions: each pass over memory that is left out buys steps.
+    One norm and one activation for two convolutions: each pass over memory that is left out buys steps. In training the
+    second convolution sees its input without a share `dropout` of the values.
     """
 
-    def __init__(self, dims: int, width: int, out: int, features: int) -> None:
+    def __init__(self, dims: int, width: int, out: int, features: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.modulation = zero(nn.Linear(features, 2 * width))
         self.conv = CONV[dims](width, out, 3, padding=1)
         self.out = zero(CONV[dims](out, out, 3, padding=1))
         self.straight = CONV[dims](width, out, 1) if width != out else nn.Identity()
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor, e: Tensor, sequence: Tokens = None) -> Tensor:
         h = x.movedim(1, -1)
         scale, shift = self.modulation(e).view(len(e), *[1] * (h.dim() - 2), -1).chunk(2, -1)
         h = torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), 1 + scale).movedim(-1, 1)
-        return self.straight(x) + self.out(F.silu(self.conv(h)))
+        return self.straight(x) + self.out(self.dropout(F.silu(self.conv(h))))
 
 
 class Attention(nn.Module):

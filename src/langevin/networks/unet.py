@@ -33,6 +33,7 @@ class UNet(Network):
             the lowest, where down meets up.
         head: channels of an attention head, at least.
         features: width of the embedding of noise level and conditions.
+        dropout: share of values that a residual block forgets in training, 0 to 1.
         conditions: name -> setting, see `Conditions`.
 
     Raises:
@@ -51,10 +52,13 @@ class UNet(Network):
         attention: Sequence[int] = (1,),
         head: int = 64,
         features: int = 256,
+        dropout: float = 0.0,
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         out_channels = channels if out_channels is None else out_channels
+        if not 0 <= dropout < 1:
+            raise UsageError(f"dropout lies in [0, 1), not {dropout}")
         if dims not in (1, 2, 3):
             raise UsageError(f"dims must be 1, 2 or 3, not {dims}")
         if not widths or min(channels, out_channels, patch, blocks, features, *widths) < 1:
@@ -73,6 +77,7 @@ class UNet(Network):
             "attention": list(attention),
             "head": head,
             "features": features,
+            "dropout": dropout,
             "conditions": {name: dict(setting) for name, setting in (conditions or {}).items()},
         }
         self.dims, self.patch = dims, patch
@@ -82,7 +87,7 @@ class UNet(Network):
         def chain(level: int, first: int) -> list[nn.Module]:
             w = widths[level]
             attend = [Attention(dims, w, head, features, tokens)] if level in attention else []
-            return [Residual(dims, n, w, features) for n in [first] + [w] * (blocks - 1)] + attend
+            return [Residual(dims, n, w, features, dropout) for n in [first] + [w] * (blocks - 1)] + attend
 
         steps = list(pairwise(widths))
         bottom = len(steps)
@@ -91,7 +96,8 @@ class UNet(Network):
         self.down = nn.ModuleList(nn.ModuleList(chain(i, fine)) for i, (fine, _) in enumerate(steps))
         self.shrink = nn.ModuleList(CONV[dims](fine, coarse, 2, stride=2) for fine, coarse in steps)
         self.bottom = nn.ModuleList(
-            chain(bottom, widths[-1]) + [Residual(dims, widths[-1], widths[-1], features) for _ in range(blocks)]
+            chain(bottom, widths[-1])
+            + [Residual(dims, widths[-1], widths[-1], features, dropout) for _ in range(blocks)]
         )
         self.grow = nn.ModuleList(CONV_TRANSPOSE[dims](coarse, fine, 2, stride=2) for fine, coarse in steps)
         self.up = nn.ModuleList(nn.ModuleList(chain(i, 2 * fine)) for i, (fine, _) in enumerate(steps))

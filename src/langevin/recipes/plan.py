@@ -20,7 +20,8 @@ from langevin.model import Model, modality_of
 from langevin.networks import default_size
 from langevin.networks.base import Network
 from langevin.recipes.machine import multiplies_bfloat16
-from langevin.training import private
+from langevin.training import TrainState, private
+from langevin.training.optimizer import default_lr
 
 MEASURED = 4096
 """So many items are looked at for the standard deviation of the data."""
@@ -85,6 +86,8 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         changes["network"] = {"name": "mlp" if len(shape) == 1 else "unet", **size, **(config.network or {})}
     if config.times == {"name": "log_normal"}:
         changes["times"] = {"name": "log_normal", "mean": noise_mean(dataset.shape), "std": 1.2}
+    if "lr" not in config.optimizer.model_fields_set:
+        changes["optimizer"] = config.optimizer.model_copy(update={"lr": default_lr(config.optimizer.name)})
     batch = config.batch or (128 if device() == "cuda" else 32)
     changes["batch"] = max(1, min(batch, len(dataset.train_indices)))
     if config.private:
@@ -132,3 +135,4 @@ def check(config: TrainConfig, dataset: Dataset) -> None:
     model.grid()
     registry.build(dict(config.weight or {}), Weight, foreign=True)
     registry.build(dict(config.times), TimeLaw, foreign=True)
+    TrainState.start(model.denoiser.network, config)

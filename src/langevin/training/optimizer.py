@@ -117,7 +117,7 @@ def numbers(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
                 raise UsageError(f"{kind}, which cannot be saved", help="take another optimizer")
         memory |= {name: plain} if plain else {}
     groups = [{k: v for k, v in g.items() if type(v) in (int, float)} for g in optimizer.param_groups]
-    return {"method": registry.name_of(type(optimizer)), "memory": memory, "groups": groups}
+    return {"method": _name(optimizer), "memory": memory, "groups": groups}
 
 
 def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
@@ -126,7 +126,7 @@ def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], num
     Raises:
         RefusedError: it was remembered by another method, or of other parameters.
     """
-    own = registry.name_of(type(optimizer))
+    own = _name(optimizer)
     if numbers.get("method", own) != own:
         raise RefusedError(f"the checkpoint is of the optimizer `{numbers['method']}`, not `{own}`")
     state = optimizer.state_dict()
@@ -142,6 +142,15 @@ def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], num
         raise RefusedError(f"the checkpoint's optimizer has {len(kept)} groups of parameters, not {len(groups)}")
     groups = [group | former for group, former in zip(groups, kept, strict=True)]
     optimizer.load_state_dict({"state": {index[k]: v for k, v in memory.items()}, "param_groups": groups})
+
+
+def _name(optimizer: torch.optim.Optimizer) -> str:
+    cls = type(optimizer)
+    return (
+        cls.__module__.removeprefix(f"{ROOM}.")
+        if cls.__module__.startswith(ROOM)
+        else f"{cls.__module__}:{cls.__qualname__}"
+    )
 
 
 def _memory(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:

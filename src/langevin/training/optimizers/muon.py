@@ -69,6 +69,9 @@ class Muon(_AdamW):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         self.momentum, self.steps = momentum, steps
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        torch.optim.Optimizer.__setstate__(self, state)  # AdamW's would look for its own memory in every parameter
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         groups = self.param_groups
