@@ -1,6 +1,5 @@
 """The training loop: a generator. Progress, validation, pictures, checkpoints and logs belong to who consumes it."""
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,16 +11,16 @@ from langevin.config import TrainConfig
 from langevin.diffusion.loss import denoising_loss, hybrid_loss
 from langevin.diffusion.times import LossAware
 from langevin.diffusion.weights import Weight
-from langevin.errors import DivergedError
 from langevin.registry import build
 from langevin.training.feed import Feed
+from langevin.training.diagnosis import diagnose
 from langevin.training.gradient import Loss, gradient
+from langevin.training.guard import Trouble, finite, mean_silence, silence
+from langevin.training.memory import FIRST_STEPS, in_parts
 from langevin.training.optimizer import learning_rate, parameters, set_rate
-from langevin.training.private import private_gradient
+from langevin.training.private import AT_ONCE, private_gradient
 from langevin.training.state import TrainState
-
-MAX_SKIPPED = 10
-"""So many steps in a row may give numbers that are not finite; the next ends the run."""
+from langevin.training.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Metrics:
         loss: mean weighted loss of the batch.
         lr: the learning rate used.
         grad_norm: norm of the gradient before clipping; not finite where the step was skipped.
+        troubles: what went wrong at this step.
     """
 
     step: int
@@ -45,6 +45,7 @@ class Metrics:
     loss: float
     lr: float
     grad_norm: float
+    troubles: tuple[Trouble, ...] = ()
 
 
 def fit(
@@ -67,7 +68,9 @@ def fit(
         started: `time.perf_counter()` from which this sitting's wall clock counts; now, where it is not given.
 
     Raises:
-        DivergedError: losses or gradients that are not finite, in more than ten steps in a row.
+        DivergedError: losses or gradients that are not finite in four steps in a row, or finite ones of a run that is lost;
+            `guard` says when. The state is whole, and none to go on from.
+        MemoryShortError: a step does not fit into memory. No step was taken, and the state can be saved.
     """
     if config.minutes is None and config.steps is None:
         raise ValueError("a run needs minutes or steps")
@@ -76,44 +79,57 @@ def fit(
     moved = parameters(state.optimizer)
     before, start = state.elapsed, time.perf_counter() if started is None else started
     find = private_gradient if config.private else gradient
-    in_a_row = 0
+    terms = state.terms or Terms(feed.batch, config.steps, config.minutes)
+    sitting, usual = state.step, AT_ONCE if config.private else feed.batch
     if state.step == 0:
         state.began = before + time.perf_counter() - start
     denoiser.train()
     while True:
         state.elapsed = before + time.perf_counter() - start
-        progress = state.step / config.steps if config.steps else state.elapsed / (60 * (config.minutes or 0))
+        progress = terms.share(state.step) if terms.steps else state.elapsed / (60 * (config.minutes or 0))
         if config.private and config.private.steps:
             progress = max(progress, state.draw / config.private.steps)
         if progress >= 1:
+            state.guard.conclude(state.step, state.rate * config.optimizer.lr)
             return
         # the half step keeps the first step's rate above zero where steps are few
-        at = (state.step + 0.5) / config.steps if config.steps else _course(state, 60 * (config.minutes or 0))
-        lr = state.rate * max(learning_rate(at, config.optimizer), 1e-6 * config.optimizer.lr)
-        losses = find(denoiser, feed.at(state.draw), config, state, weight, compute)
-        if isinstance(state.law, LossAware):
-            state.law = state.law.update(losses.t, losses.each)
+        at = terms.share(state.step + 0.5) if terms.steps else _course(state, 60 * (config.minutes or 0))
+        warmth = terms.warmth(at, config.optimizer.warmup)
+        lr = state.rate * max(warmth * learning_rate(at, config.optimizer), 1e-6 * config.optimizer.lr)
+        batch = feed.at(state.draw)
+        losses, troubles = in_parts(
+            lambda now, batch=batch: find(denoiser, batch, now, state, weight, compute),  # type: ignore[misc]
+            config,
+            state,
+            usual,
+            early=state.step < sitting + FIRST_STEPS,
+        )
         loss = losses.mean()
-        norm = torch.nn.utils.clip_grad_norm_(moved, config.optimizer.clip).item()
-        if math.isfinite(norm) and math.isfinite(loss):
-            in_a_row = 0
+        total = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        norm = total.item()
+        state.step += 1
+        if not finite(loss, norm):
+            what, facts = diagnose(denoiser, batch, config, state, weight, compute, feed.dataset.names)
+            troubles.append(Trouble("skipped", f"not finite, skipped: {what}", facts))
+            state.skipped += 1
+            state.guard.skip(state.step, what, lr)
+        elif (jump := state.guard.spike(norm)) and config.optimizer.skip_spikes:
+            troubles.append(Trouble("spike", f"a gradient {jump:,.0f} times the usual, skipped", {"times": jump}))
+            state.skipped += 1
+        else:
+            if jump:
+                troubles.append(Trouble("spike", f"a gradient {jump:,.0f} times the usual", {"times": jump}))
+            torch.nn.utils.clip_grads_with_norm_(moved, config.optimizer.clip, total)
+            if isinstance(state.law, LossAware):
+                state.law = state.law.update(losses.t, losses.each)
             set_rate(state.optimizer, lr)
             state.optimizer.step()
-            state.step += 1
             state.average()
-        else:
-            in_a_row += 1
-            state.step += 1
-            state.skipped += 1
-            if in_a_row > MAX_SKIPPED:
-                raise DivergedError(
-                    f"{in_a_row} steps in a row gave numbers that are not finite",
-                    where=f"step {state.step}",
-                    help=f"lower optimizer.lr (now {config.optimizer.lr:g}); check the data with `langevin data check`",
-                )
+            silent = None if config.private else silence(denoiser, batch.x0, losses.t, weight)
+            state.guard.heed(loss, mean_silence(silent, losses.importance), state.step, lr)
         state.optimizer.zero_grad(set_to_none=True)
         state.elapsed = before + time.perf_counter() - start
-        yield Metrics(state.step, min(progress, 1.0), state.elapsed, state.step * feed.batch, loss, lr, norm)
+        yield Metrics(state.step, min(progress, 1.0), state.elapsed, int(terms.samples(state.step)), loss, lr, norm, tuple(troubles))
 
 
 def _course(state: TrainState, budget: float) -> float:

@@ -1,6 +1,6 @@
 """Everything that a training run is at one moment. Saved and loaded, it goes on with the same bits."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,8 +12,10 @@ from langevin.diffusion.times import LossAware, TimeLaw
 from langevin.errors import RefusedError
 from langevin.registry import build
 from langevin.training import ema, optimizer
+from langevin.training.guard import Guard
 from langevin.training.parameters import freeze, kinds
 from langevin.training.secret import Secret
+from langevin.training.terms import Terms
 
 
 @dataclass
@@ -31,6 +33,9 @@ class TrainState:
         began: seconds that were spent before the first step; the learning rate's course begins there.
         lost: steps that were taken back.
         secret: of a private run.
+        guard: what is remembered of numbers that went wrong.
+        terms: what it is trained under; the config's where there are none.
+        looked: step at which the held-out loss was last measured.
     """
 
     network: nn.Module
@@ -45,6 +50,9 @@ class TrainState:
     began: float = 0.0
     lost: int = 0
     secret: Secret | None = None
+    guard: Guard = field(default_factory=Guard)
+    terms: Terms | None = None
+    looked: int = 0
 
     @staticmethod
     def start(network: nn.Module, config: TrainConfig) -> "TrainState":
@@ -83,22 +91,27 @@ class TrainState:
         return out
 
     def numbers(self) -> dict[str, Any]:
-        """All that is a number."""
+        """All that is a number; what follows the wall clock is apart, under "clock"."""
         return {
             "step": self.step,
-            "elapsed": self.elapsed,
             "rate": self.rate,
             "skipped": self.skipped,
-            "began": self.began,
+            "guard": self.guard.numbers(),
+            "looked": self.looked,
+            "terms": None if self.terms is None else asdict(self.terms),
+            "clock": {"elapsed": self.elapsed, "began": self.began},
             "optimizer": optimizer.numbers(self.optimizer),
             **({} if self.secret is None else {"lost": self.lost, "secret": [f"{w:016x}" for w in self.secret.words]}),
         }
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Take on a saved state, given the raw weights already. Raises RefusedError where names do not match."""
-        self.step, self.elapsed = int(numbers["step"]), float(numbers["elapsed"])
-        self.rate, self.skipped = float(numbers["rate"]), int(numbers["skipped"])
-        self.began, self.lost = float(numbers["began"]), int(numbers.get("lost", 0))
+        clock = numbers.get("clock", numbers)
+        self.elapsed, self.began = float(clock["elapsed"]), float(clock["began"])
+        self.step, self.rate, self.skipped = int(numbers["step"]), float(numbers["rate"]), int(numbers["skipped"])
+        self.lost, self.looked = int(numbers.get("lost", 0)), int(numbers.get("looked", 0))
+        self.terms = Terms(**numbers["terms"]) if numbers.get("terms") else None
+        self.guard = Guard.of(numbers.get("guard", {}))
         try:
             with torch.no_grad():
                 for sigma_rel, average in self.averages.items():
