@@ -1,0 +1,124 @@
+"""Where numbers stopped being finite: which samples, at which noise levels, in which layer. Asked only when it happened."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from langevin.config import TrainConfig
+from langevin.diffusion.weights import Weight
+from langevin.rng import SampleNoise
+from langevin.training.feed import Batch
+from langevin.training.gradient import Loss, gradient
+from langevin.training.guard import names
+from langevin.training.state import TrainState
+
+
+def diagnose(
+    denoiser: Any,
+    batch: Batch,
+    config: TrainConfig,
+    state: TrainState,
+    weight: Weight,
+    compute: Loss,
+    items: Sequence[str],
+) -> tuple[str, dict[str, Any]]:
+    """Run a batch again that was not finite: (what was found in words, {"sigma", "layer", "parameter", "items"}).
+
+    Expects the gradients as they were found, and leaves none. `sigma` is sigma / alpha of each sample that went wrong, `layer`
+    the first whose output is not finite, `parameter` the first that is not finite itself, or else whose gradient is not.
+
+    Args:
+        items: names of the data's items.
+    """
+    network = state.network
+    broken = _first_broken(dict(network.named_parameters()))
+    no_slope = _first_broken({k: p.grad for k, p in network.named_parameters() if p.grad is not None})
+    t, importance = state.law(batch.u, denoiser.process.schedule)
+    layers: list[str] = []
+    each = []
+    with torch.no_grad(), _watched(network, layers):
+        for part in torch.arange(len(batch)).split(config.micro_batch or max(1, len(batch))):
+            some = _some(batch, part)
+            with torch.autocast(batch.x0.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                at = t[part.to(t.device)]
+                each.append(compute(denoiser, some.x0, at, SampleNoise(some.keys), weight, cond=some.cond))
+    found = torch.cat(each).cpu() if each else torch.zeros(0)
+    bad = (~(found * importance.cpu().to(found)).isfinite()).nonzero().flatten().tolist()
+    if not bad and not config.private:
+        bad = list(_without_slope(denoiser, batch, config, state, weight, compute))
+    state.optimizer.zero_grad(set_to_none=True)
+    own = (~batch.x0.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+    schedule = denoiser.process.schedule
+    ratio = (schedule.sigma(t) / schedule.alpha(t)).tolist()
+    facts = {
+        "sigma": [float(f"{ratio[i]:.4g}") for i in bad],
+        "layer": layers[0] if layers else None,
+        "parameter": broken or (None if layers else no_slope),
+        "items": [str(items[int(batch.rows[i])]) for i in bad],
+    }
+    return _words(facts, len(batch), bool(own), broken is not None), facts
+
+
+def _words(facts: dict[str, Any], count: int, unsound: bool, broken: bool) -> str:
+    said = []
+    if unsound:
+        said.append("the items themselves are not finite")
+    elif facts["layer"]:
+        said.append(f"first in the output of layer `{facts['layer']}`")
+    if facts["parameter"]:
+        said.append(f"{'weights' if broken else 'gradient'} of `{facts['parameter']}` not finite")
+    if facts["items"]:
+        levels = names([f"{s:g}" for s in facts["sigma"]])
+        said.append(f"{len(facts['items'])} of {count} samples, at sigma/alpha {levels}, items {names(facts['items'])}")
+    return "; ".join(said) or "the same batch gives finite numbers when it is run again"
+
+
+def _some(batch: Batch, part: Tensor) -> Batch:
+    """The samples at some places of a batch."""
+    rows, at = part.tolist(), part.to(batch.x0.device)
+    return dataclasses.replace(
+        batch,
+        rows=batch.rows[rows],
+        x0=batch.x0[at],
+        cond={name: value[at] for name, value in batch.cond.items()},
+        u=batch.u[part.to(batch.u.device)],
+        keys=[batch.keys[i] for i in rows],
+    )
+
+
+def _without_slope(
+    denoiser: Any, batch: Batch, config: TrainConfig, state: TrainState, weight: Weight, compute: Loss
+) -> Iterator[int]:
+    """Samples whose own gradient is not finite."""
+    for i in range(len(batch)):
+        state.optimizer.zero_grad(set_to_none=True)
+        gradient(denoiser, _some(batch, torch.tensor([i])), config, state, weight, compute)
+        if _first_broken({k: p.grad for k, p in state.network.named_parameters() if p.grad is not None}) is not None:
+            yield i
+
+
+def _first_broken(tensors: dict[str, Tensor]) -> str | None:
+    return next((name for name, value in tensors.items() if not bool(value.isfinite().all())), None)
+
+
+@contextmanager
+def _watched(network: nn.Module, found: list[str]) -> Iterator[None]:
+    """Inside the block, names of layers whose output is not finite are added to `found`, in the order of computation."""
+
+    def look(name: str) -> Any:
+        def hook(module: nn.Module, given: Any, out: Any) -> None:
+            if isinstance(out, Tensor) and out.is_floating_point() and not bool(out.isfinite().all()):
+                found.append(name)
+
+        return hook
+
+    handles = [m.register_forward_hook(look(name)) for name, m in network.named_modules() if name]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
