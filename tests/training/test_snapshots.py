@@ -77,8 +77,19 @@ def test_an_earlier_step_is_given_too(tmp_path):
     early = Walk(widths=(0.12,)).go(256)
     (one,) = rebuild(sound(tmp_path, walk.like, print), [0.12], walk.like, step=256)
     assert _miss(one.tensors, early.averages[0.12]) < 5e-3
-    with pytest.raises(UsageError, match="from step 32 to 512"):
-        rebuild(sound(tmp_path, walk.like, print), [0.12], walk.like, step=513)
+    between, after = (
+        rebuild(sound(tmp_path, walk.like, print), [0.12], walk.like, step=step)[0] for step in (500, 600)
+    )
+    assert after.error > between.error > 0.1 > one.error
+
+
+def test_a_run_that_ends_early_has_a_snapshot_of_its_last_step(tmp_path):
+    walk, snapshots = Walk(widths=(*STORED, 0.15)), Snapshots(tmp_path, 0, 0.0, print)
+    walk.go(301, snapshots)
+    snapshots.finish(301, walk.stored())
+    assert max(folders(tmp_path)) == 301
+    (one,) = rebuild(sound(tmp_path, walk.like, print), [0.15], walk.like)
+    assert _miss(one.tensors, walk.averages[0.15]) < 5e-3
 
 
 def test_snapshots_are_few_and_spread_at_every_moment(tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from langevin.evaluation.labels import label_agreement
 from langevin.evaluation.noise_levels import LevelLoss
 from langevin.evaluation.sheets import real_against_generated
 from langevin.model import Model, load, modality_of
+from langevin.recipes.averages import Measured, best, rows
 from langevin.recipes.console import Console
 
 FIGURE_SAMPLES = 2000
@@ -54,6 +55,7 @@ def measure(
     config: TrainConfig,
     level: LevelLoss,
     *,
+    averages: Sequence[Measured],
     done: str,
     console: Console,
     heed: Callable[[], None],
@@ -61,6 +63,7 @@ def measure(
     """Write a run's model, and beside it samples, sheets and figures.
 
     Args:
+        averages: what was measured; the model has the best.
         done: what was trained, in words, for the card.
         heed: called between two parts of the work; raises where the run was asked to stop.
     """
@@ -72,6 +75,7 @@ def measure(
             "data": f"{Path(dataset.audit.source).name}: {len(dataset):,} items, fingerprint {dataset.fingerprint[:16]}",
             "training": done,
             "device": device.type,
+            "average": str(best(averages).average),
             "held-out loss": round(level.mean, 5),
             "figures": [dataclasses.asdict(figure) for figure in made],
         }
@@ -102,8 +106,13 @@ def measure(
     sheet, compared = folder / "samples.png", folder / "real-and-generated.png"
     preview(model).save(sheet)
     real_against_generated(unseen if len(unseen) >= 16 else train_items, items).save(compared)
-    rows = [dataclasses.asdict(figure) for figure in made]
-    facts = {"held_out_loss": level.mean, "ratios": level.ratios, "levels": level.losses, "figures": rows}
+    facts = {
+        "held_out_loss": level.mean,
+        "ratios": level.ratios,
+        "levels": level.losses,
+        "averages": rows(averages),
+        "figures": [dataclasses.asdict(figure) for figure in made],
+    }
     (folder / "figures.json").write_text(json.dumps(facts, indent=1))
     _tell(console.say, folder, config, model, level, made, sheet, compared)
     return Run(folder, load(target).to(device), tuple(made), level, samples, labels)

@@ -5,22 +5,23 @@ import dataclasses
 import json
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from langevin.config import TrainConfig
 from langevin.data.dataset import Dataset
 from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
 from langevin.errors import LangevinError, UsageError
-from langevin.evaluation.noise_levels import LevelLoss, held_out_loss
+from langevin.evaluation.noise_levels import LEVELS, LevelLoss, held_out_loss
 from langevin.model import Model
 from langevin.networks import keep_memory
-from langevin.recipes import plan
+from langevin.recipes import averages, plan
 from langevin.recipes.console import Console, one_line
 from langevin.recipes.outcome import Run, measure, preview
 from langevin.recipes.pace import Pace, words
@@ -30,6 +31,7 @@ from langevin.registry import build
 from langevin.training import Metrics, TrainState, checkpoint, fit, private
 from langevin.training.feed import Feed
 from langevin.training.private import PrivateFeed
+from langevin.training.snapshots import Snapshots
 
 HELD_OUT = 256
 """So many held-out items the loss is measured on."""
@@ -93,6 +95,7 @@ class Session:
         rows = dataset.train_indices if self.unseen_are_seen else dataset.held_out_indices
         spread = np.linspace(0, len(rows) - 1, min(len(rows), HELD_OUT)).astype(int)
         self.unseen = self.feed.items(rows[spread])
+        self.measured: list[averages.Measured] = []
 
     def run(self) -> Run:
         """Train to the end of the budget, publish, measure."""
@@ -104,6 +107,7 @@ class Session:
             self.folder,
             self.config,
             level,
+            averages=self.measured,
             done=f"{self.state.step:,} steps of {self.config.batch}, {self.state.elapsed / 60:.1f} min, seed {self.config.seed}"
             + (
                 f"; differentially private: {spent}" if (spent := private.spent(self.config, self.state, count)) else ""
@@ -122,6 +126,7 @@ class Session:
         elif (self.folder / "checkpoints").exists():
             self.console.say("no sound checkpoint is left: the run starts over")
         _drop_rows_after(self.folder / "metrics.jsonl", self.state.step)
+        self.snapshots = Snapshots(self.folder, self.state.step, self._progress(), self.console.say)
         self._say_plan()
         self._tell(Began(self.folder, self.config, self.model, self.feed, self.law, self.unseen, self.state.step))
         self._train()
@@ -162,6 +167,7 @@ class Session:
                 rows.write(one_line({**facts, "clock": clock}) + "\n")
                 self.console.progress("training", now, text, **facts, held_out=held_out, clock=clock)
                 self._tell(Stepped(metrics, now, clock, self._first_average))
+                self.snapshots.look(self.state.step, now, lambda: self.state.averages)
                 if int(now * LOOKS) > looked and now < 1 and time.perf_counter() - seen > LOOK_SECONDS:
                     looked = int(now * LOOKS)
                     held_out = self._look(metrics, rows)
@@ -173,6 +179,7 @@ class Session:
                     saved = time.perf_counter()
                 self._heed()
         self.console.done()
+        self.snapshots.finish(self.state.step, self.state.averages)
         self._save()
 
     def _refuse_spent_budget(self) -> None:
@@ -199,8 +206,7 @@ class Session:
 
     def _look(self, metrics: Metrics, rows: Any) -> float:
         """Held-out loss and a preview, with the first average."""
-        self._use(self.config.ema[0])
-        level = self._loss()
+        level = self.loss(self.state.averages[self.config.ema[0]])
         row = {"step": metrics.step, "held_out": level.mean, "ratios": level.ratios, "levels": level.losses}
         rows.write(json.dumps(row) + "\n")
         self.console.say(f"step {metrics.step:>7,}  loss {metrics.loss:.4f}  held-out {level.mean:.4f}")
@@ -213,39 +219,40 @@ class Session:
         self._tell(Looked(metrics.step, level, sheet))
         return level.mean
 
-    def _use(self, sigma_rel: float) -> None:
+    def _use(self, weights: Mapping[str, Tensor]) -> None:
         """Put an average's weights into the copy that is measured and sampled."""
         own = dict(self.averaged.network.named_parameters())
-        for name, value in self.state.averages[sigma_rel].items():
-            own[name].data = value
+        for name, value in weights.items():
+            own[name].data = value.to(self.device)
 
     def _first_average(self) -> Model:
-        self._use(self.config.ema[0])
+        self._use(self.state.averages[self.config.ema[0]])
         return self.averaged_model()
 
     def averaged_model(self) -> Model:
         """The model with the average that is in use; it shares the run's tensors."""
         return dataclasses.replace(self.model, denoiser=self.averaged, raw=self.model.denoiser.network.state_dict())
 
-    def _loss(self) -> LevelLoss:
+    def loss(self, weights: Mapping[str, Tensor]) -> LevelLoss:
+        """The loss of these weights on held-out items; `averaged_model` has them afterwards."""
+        self._use(weights)
         x0, cond = self.unseen
         return held_out_loss(self.averaged, x0, cond, self.law, self.weight, seed=self.config.seed)
 
     def _save(self) -> None:
-        self._use(self.config.ema[0])
+        self._use(self.state.averages[self.config.ema[0]])
         checkpoint.save(self.folder, self.averaged_model(), self.state)
 
     def _publish(self) -> LevelLoss:
         """The average with the lowest held-out loss becomes the model."""
-        found: dict[float, LevelLoss] = {}
-        for sigma_rel in self.config.ema:
-            self._use(sigma_rel)
-            found[sigma_rel] = self._loss()
-        best = min(found, key=lambda s: found[s].mean)
-        self._use(best)
-        widths = ", ".join(f"{s:g}: {level.mean:.4f}" for s, level in found.items())
-        self.console.say(f"held-out loss by width of the average  {widths}; taken: {best:g}")
-        return found[best]
+        most = averages.affordable(self.state.step, self.feed.batch, len(self.unseen[0]) * LEVELS)
+        widths = averages.FEW[:most]
+        every = averages.candidates(self.folder, self.state, widths, self.console.say)
+        self.measured = averages.measured(every, self.loss)
+        best = averages.best(self.measured)
+        self._use(best.average.tensors)
+        self.console.say(averages.table(self.measured))
+        return best.level
 
 
 def _drop_rows_after(path: Path, step: int) -> None:

@@ -74,6 +74,10 @@ class Snapshots:
                     shutil.rmtree(folder)
         self._step, self._mark = step, mark
 
+    def finish(self, step: int, averages: Averages) -> None:
+        """Take a snapshot of the last step, wherever the run has ended."""
+        self.take(step, self._mark, averages)
+
     def take(self, step: int, mark: int, averages: Averages) -> None:
         """Write a snapshot, unless its numbers are not finite or the disk has no room: the run goes on without it."""
         target = self.run / "ema" / f"step-{step:09d}"
@@ -190,17 +194,15 @@ def rebuild(
         snapshots: of `sound`.
         widths: sigma_rel of each, in (0, 0.28).
         like: the parameters by name.
-        step: of which; that of the last snapshot where it is not given.
+        step: of which; that of the last snapshot where it is not given. `error` tells how far the snapshots reach.
 
     Raises:
-        UsageError: no snapshots, or a step outside theirs.
+        UsageError: no snapshots.
     """
     snapshots = list(snapshots)
     if not snapshots:
         raise UsageError("there are no snapshots of the averages", help="a run leaves them in its folder `ema`")
-    first, last = snapshots[0].step, snapshots[-1].step
-    if step is not None and not first <= step <= last:
-        raise UsageError(f"the snapshots reach from step {first:,} to {last:,}", help="give a step between them")
+    last = snapshots[-1].step
     stored = [Profile(one.step, s) for one in snapshots for s in one.widths]
     out, parts = [], []
     for sigma_rel in widths:

@@ -1,0 +1,122 @@
+"""The weights that a run could publish: raw, each average that was tracked, some of other widths made from the snapshots.
+
+All are measured on the same held-out items at the same noise; what separates two of them is taken item by item.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from langevin.evaluation.noise_levels import LevelLoss
+from langevin.training import TrainState, snapshots
+
+WIDTHS = (0.03, 0.04, 0.06, 0.08, 0.12, 0.15, 0.2, 0.25)
+"""A scan of what can be made."""
+FEW = (0.075, 0.03, 0.15, 0.2)
+"""What the end of a run tries besides the averages that it tracked, as far as that is cheap."""
+SHARE = 0.02
+"""Of what the training cost."""
+WORST = 0.25
+"""A profile that the snapshots miss by more, as a share of its norm, is not offered."""
+
+
+@dataclass(frozen=True, eq=False)
+class Average:
+    """Weights to measure.
+
+    Attributes:
+        kind: as the optimizer left them, an average that was tracked, or one made after the run.
+        sigma_rel: the width; 0 for raw weights.
+        tensors: parameters by name.
+        miss: how far its profile is from the wanted one, as a share of its norm.
+    """
+
+    kind: Literal["raw", "tracked", "rebuilt"]
+    sigma_rel: float
+    tensors: Mapping[str, Tensor]
+    miss: float = 0.0
+
+    def __str__(self) -> str:
+        return "raw" if self.kind == "raw" else f"sigma_rel {self.sigma_rel:g}, {self.kind}"
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """An average and its loss on held-out items."""
+
+    average: Average
+    level: LevelLoss
+
+    def above(self, other: "Measured") -> tuple[float, float]:
+        """How far the loss lies above another's, and the standard error of that, from pairs of items; nan for one item."""
+        apart = np.subtract(self.level.items, other.level.items)
+        return float(apart.mean()), float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else math.nan
+
+
+def affordable(step: int, batch: int, evaluations: int) -> int:
+    """How many averages of `FEW` cost at most `SHARE` of the training.
+
+    Counted in passes of the network, where a step costs a sample three: the clock would choose otherwise each time.
+
+    Args:
+        evaluations: passes that measuring one average takes.
+    """
+    return min(len(FEW), int(SHARE * 3 * step * batch / max(evaluations, 1)))
+
+
+def candidates(run: Path, state: TrainState, widths: Sequence[float], say: Callable[[str], None]) -> Iterable[Average]:
+    """Raw weights, tracked averages, and of `widths` those that the run's snapshots can give at this step."""
+    like = dict(state.network.named_parameters())
+    yield Average("raw", 0.0, {k: v.detach() for k, v in like.items()})
+    for sigma_rel, tensors in state.averages.items():
+        yield Average("tracked", sigma_rel, tensors)
+    others = [s for s in widths if s not in state.averages]
+    found = snapshots.sound(run, like, say) if others else []
+    for one in snapshots.rebuild(found, others, like, step=state.step) if found else ():
+        if one.error <= WORST:
+            yield Average("rebuilt", one.profile.sigma_rel, one.tensors, one.error)
+
+
+def measured(averages: Iterable[Average], loss: Callable[[Mapping[str, Tensor]], LevelLoss]) -> list[Measured]:
+    """Each with its held-out loss, by width."""
+    return sorted((Measured(a, loss(a.tensors)) for a in averages), key=lambda m: m.average.sigma_rel)
+
+
+def best(found: Iterable[Measured]) -> Measured:
+    """The average with the lowest held-out loss; raw weights are measured for comparison alone."""
+    return min((m for m in found if m.average.kind != "raw"), key=lambda m: m.level.mean)
+
+
+def rows(found: Sequence[Measured]) -> list[dict[str, Any]]:
+    """The figures of each as JSON-ready values."""
+    chosen = best(found)
+    return [
+        {
+            "kind": m.average.kind,
+            "sigma_rel": m.average.sigma_rel,
+            "held_out_loss": m.level.mean,
+            "above_best": m.above(chosen)[0],
+            "standard_error": None if math.isnan(error := m.above(chosen)[1]) else error,
+            "profile_miss": m.average.miss,
+        }
+        for m in found
+    ]
+
+
+def table(found: Sequence[Measured]) -> str:
+    """The averages as lines of text, with a bar each: how far above the best."""
+    chosen = best(found)
+    worst = max((m.above(chosen)[0] for m in found), default=0.0)
+    lines = [f"{'average':16}  {'held-out loss':>13}  {'above the best':>20}"]
+    for m in found:
+        apart, error = m.above(chosen)
+        name = "raw" if m.average.kind == "raw" else f"{m.average.sigma_rel:<6g} {m.average.kind}"
+        gap = "taken" if m is chosen else f"{apart:+.5f} +- {error:.5f}"
+        bar = "#" * round(24 * max(apart, 0) / worst) if worst > 0 else ""
+        lines.append(f"  {name:14}  {m.level.mean:13.5f}  {gap:>20}  {bar}".rstrip())
+    return "\n".join(lines)
