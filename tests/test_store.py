@@ -91,11 +91,25 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_folders(tmp_path):
 
 
 def test_leavings_of_a_living_process_stay(tmp_path):
-    kept = {f".tmp-{os.getppid()}-0123abcd-x", f".tmp-{os.getpid()}-0123abcd-x", ".tmp-backup", ".tmp-1-of-mine"}
-    for name in (*kept, ".tmp-999999999-0123abcd-x"):
+    """Nor are those of another machine taken, unless nobody else can be writing; a number that is ours now was another's."""
+    kept = {".tmp-backup", ".tmp-1-of-mine"}
+    maybe = {f".tmp-{os.getppid()}-0123abcd-x", ".tmp-999999999-00000000aaaaaaaa-x"}
+    left = {f".tmp-{os.getpid()}-0123abcd-x", ".tmp-999999999-0123abcd-x"}
+    for name in kept | maybe | left:
         (tmp_path / name).mkdir()
+    (tmp_path / ".tmp-999999999-0123abcd-file").touch()
     store.clean(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == kept
+    assert {p.name for p in tmp_path.iterdir()} == kept | maybe
+    writing = []
+
+    def fill(folder: Path) -> None:
+        writing.append(folder.name)
+        store.clean(tmp_path, alone=True)
+        assert folder.is_dir()
+
+    store.write_folder(tmp_path / "whole", fill)
+    assert {p.name for p in tmp_path.iterdir()} == kept | {"whole"}
+    assert writing
 
 
 def test_a_folder_put_aside_by_a_killed_process_comes_back(tmp_path):
@@ -103,6 +117,53 @@ def test_a_folder_put_aside_by_a_killed_process_comes_back(tmp_path):
     (tmp_path / "model").rename(tmp_path / ".tmp-999999999-0123abcd-old-model")
     store.clean(tmp_path)
     assert (tmp_path / "model/a.txt").read_text() == "one"
+
+
+def test_a_manifest_that_names_too_little_is_no_mark_of_a_whole_folder(tmp_path):
+    folder = store.write_folder(tmp_path / "x", _write("one"))
+    (folder / "manifest.json").write_text("{}")
+    store.verify(folder)
+    with pytest.raises(RefusedError, match=r"does not name a\.txt"):
+        store.verify(folder, ["a.txt"])
+
+
+def test_tensors_are_written_as_the_library_writes_them(tmp_path):
+    from safetensors.torch import load_file, save
+
+    dtypes = (torch.bool, torch.uint8, torch.int16, torch.float16, torch.bfloat16, torch.int64, torch.float64)
+    tensors = {"b.w": torch.randn(3, 5).T, 'é"': torch.zeros(0, 4), "a": torch.tensor(2.0), "c": torch.arange(6.0)[::2]}
+    store.write_tensors(tmp_path / "same", tensors)
+    assert (tmp_path / "same").read_bytes() == save({k: v.contiguous() for k, v in tensors.items()})
+    tensors |= {str(d): torch.arange(5).to(d) for d in dtypes}
+    store.write_tensors(tmp_path / "all", tensors)
+    for found in (load_file(tmp_path / "all"), store.read_tensors(tmp_path / "all", tensors)):
+        assert found.keys() == tensors.keys()
+        assert all(torch.equal(found[k], v) and found[k].dtype == v.dtype for k, v in tensors.items())
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    store.write_file(tmp_path / "a.txt", "é\ud800")
+    assert (tmp_path / "a.txt").read_bytes() == "é?".encode()
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskError, match=r"disk is full: 0\.000 MB needed") as caught:
+        store.write_file(tmp_path / "a.txt", "two")
+    assert caught.value.exit_code == 6
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == ["é?".encode()]
+
+
+def test_a_folder_without_a_flush_of_its_own_is_let_be_and_a_file_is_not(tmp_path, monkeypatch):
+    def refuse(fd: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    (tmp_path / "a").touch()
+    monkeypatch.setattr(os, "fsync", refuse)
+    store.flush(tmp_path)
+    with pytest.raises(OSError, match="Invalid"):
+        store.flush(tmp_path / "a")
 
 
 def test_free_path_counts_up_and_taken_is_refused(tmp_path):
