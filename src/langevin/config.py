@@ -53,6 +53,7 @@ class OptimizerConfig(Part):
         {}, description="factors on the learning rate by pattern of parameter names; the last that matches counts"
     )
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    skip_spikes: bool = Field(False, description="take no step where the gradient is far larger than it has been")
 
 
 class SamplingConfig(Part):
@@ -75,6 +76,12 @@ class PrivateConfig(Part):
     steps: int | None = Field(None, ge=1, description="so many spend epsilon")
 
 
+class ParallelConfig(Part):
+    """How weights are spread over processes: copied to each (ddp), or cut into shards (fsdp)."""
+
+    name: Literal["ddp", "fsdp"] = "ddp"
+
+
 class TrainConfig(Part):
     """A training run."""
 
@@ -85,11 +92,20 @@ class TrainConfig(Part):
     batch: int | None = Field(None, ge=1, description="samples a step; 32 on a CPU, where steps count, 128 on a GPU")
     micro_batch: int | None = Field(None, ge=1, description="samples at once, where memory is short; same result")
     network: Noun | None = Field(None, description="chosen from the shape and number of the samples")
+    codec: Noun | None = Field(None, description="the data's own, or that of the model it starts from")
     schedule: Noun = {"name": "ve"}
     parametrization: Noun | None = Field(None, description="Karras with the data's own standard deviation")
     weight: Noun | None = Field(None, description="Karras with the data's own standard deviation")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the network's products; bfloat16 where the device computes in it. Weights are float32"
+    )
+    parallel: ParallelConfig | None = Field(None, description="how weights are spread over processes; ddp under torchrun")
+    checkpoint_activations: bool = Field(
+        False, description="compute activations again instead of keeping them: less memory, more time, same result"
+    )
+    compile: bool | Literal["auto"] = Field("auto", description="compile the network: on a GPU, where it pays")
+    channels_last: bool | Literal["auto"] = Field(
+        "auto", description="lay kernels channels last: on a GPU in half precision, where it pays"
     )
     loss: Literal["denoising", "hybrid"] = Field("denoising", description="hybrid also trains a learned variance")
     uncertainty: bool = Field(False, description="learn how much each noise level weighs")
@@ -98,7 +114,10 @@ class TrainConfig(Part):
     ema: tuple[Width, ...] = Field((0.05, 0.1), min_length=1, description="widths sigma_rel of the averages kept")
     optimizer: OptimizerConfig = OptimizerConfig()
     freeze: tuple[str, ...] = Field((), description="patterns of parameter names that are not trained")
+    init: str | None = Field(None, description="first weights: a run, a model or a safetensors file; `RUN:raw` for raw ones")
+    init_partial: bool = Field(False, description="what does not fit there may start fresh")
     sampling: SamplingConfig = SamplingConfig()
+    track: tuple[str, ...] = Field((), description="trackers that draw the run's course: tensorboard, wandb")
     private: PrivateConfig | None = Field(
         None, description="differentially private training; none where it is not given"
     )

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from langevin.diffusion.loss import denoising_loss, hybrid_loss
 from langevin.diffusion.times import LossAware
 from langevin.diffusion.weights import Weight
 from langevin.registry import build
-from langevin.training.feed import Feed
 from langevin.training.diagnosis import diagnose
+from langevin.training.distributed import ALONE, World, gradients, total_norm
+from langevin.training.feed import Feed
 from langevin.training.gradient import Loss, gradient
 from langevin.training.guard import Trouble, finite, mean_silence, silence
 from langevin.training.memory import FIRST_STEPS, in_parts
@@ -47,6 +49,11 @@ class Metrics:
     grad_norm: float
     troubles: tuple[Trouble, ...] = ()
 
+    def facts(self) -> dict[str, Any]:
+        """All of it, for JSON; troubles only where there are any."""
+        found = asdict(self)
+        return found if self.troubles else {k: v for k, v in found.items() if k != "troubles"}
+
 
 def fit(
     denoiser: Any,
@@ -56,6 +63,8 @@ def fit(
     *,
     compute: Loss | None = None,
     started: float | None = None,
+    world: World = ALONE,
+    stop: Any = None,
 ) -> Iterator[Metrics]:
     """Train until the budget is spent, one Metrics a step.
 
@@ -66,6 +75,8 @@ def fit(
         denoiser: on `state.network`; a NetworkDenoiser, or whatever has a `process` and is trained by `compute`.
         compute: the loss; the config's where it is not given.
         started: `time.perf_counter()` from which this sitting's wall clock counts; now, where it is not given.
+        world: all processes of the run; `feed` gives this one's part of every batch.
+        stop: `asked` is the signal that this process got, or 0; `heard` is told after each step what all of them got.
 
     Raises:
         DivergedError: losses or gradients that are not finite in four steps in a row, or finite ones of a run that is lost;
@@ -78,14 +89,19 @@ def fit(
     weight = build(dict(config.weight or {"name": "karras"}), Weight, foreign=True)
     moved = parameters(state.optimizer)
     before, start = state.elapsed, time.perf_counter() if started is None else started
-    find = private_gradient if config.private else gradient
+    find = private_gradient if config.private else partial(gradient, world=world, total=feed.batch)
     terms = state.terms or Terms(feed.batch, config.steps, config.minutes)
     sitting, usual = state.step, AT_ONCE if config.private else feed.batch
+
+    def clock() -> float:
+        return before + time.perf_counter() - start
+
+    state.elapsed = world.share(clock)  # from here on rank 0's clock comes with the losses of each step
     if state.step == 0:
-        state.began = before + time.perf_counter() - start
+        state.began = state.elapsed
     denoiser.train()
     while True:
-        state.elapsed = before + time.perf_counter() - start
+        state.elapsed = clock() if world.size == 1 else state.elapsed
         progress = terms.share(state.step) if terms.steps else state.elapsed / (60 * (config.minutes or 0))
         if config.private and config.private.steps:
             progress = max(progress, state.draw / config.private.steps)
@@ -102,14 +118,22 @@ def fit(
             config,
             state,
             usual,
-            early=state.step < sitting + FIRST_STEPS,
+            early=world.size == 1 and state.step < sitting + FIRST_STEPS,  # others would wait for the part that failed
         )
-        loss = losses.mean()
-        total = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        silent = None if config.private else silence(denoiser, batch.x0, losses.t, weight)
+        losses, said = replace(losses, silent=silent).pooled(world, feed.batch, (clock(), stop.asked if stop else 0))
+        loss, slopes = losses.mean(), gradients(moved)
+        state.scale.down(slopes)
+        total = total_norm(moved)
         norm = total.item()
         state.step += 1
-        if not finite(loss, norm):
-            what, facts = diagnose(denoiser, batch, config, state, weight, compute, feed.dataset.names)
+        is_sound = finite(loss, norm)
+        if state.scale.heed(is_sound, config.precision):
+            pass  # the scale was too large, and the run is as sound as it was
+        elif not is_sound:
+            what, facts = "in some process", dict[str, Any]()
+            if world.size == 1:
+                what, facts = diagnose(denoiser, batch, config, state, weight, compute, feed.dataset.names)
             troubles.append(Trouble("skipped", f"not finite, skipped: {what}", facts))
             state.skipped += 1
             state.guard.skip(state.step, what, lr)
@@ -119,17 +143,27 @@ def fit(
         else:
             if jump:
                 troubles.append(Trouble("spike", f"a gradient {jump:,.0f} times the usual", {"times": jump}))
-            torch.nn.utils.clip_grads_with_norm_(moved, config.optimizer.clip, total)
+            torch._foreach_mul_(slopes, (config.optimizer.clip / (total + 1e-6)).clamp(max=1.0))
             if isinstance(state.law, LossAware):
                 state.law = state.law.update(losses.t, losses.each)
             set_rate(state.optimizer, lr)
             state.optimizer.step()
             state.average()
-            silent = None if config.private else silence(denoiser, batch.x0, losses.t, weight)
-            state.guard.heed(loss, mean_silence(silent, losses.importance), state.step, lr)
+            state.guard.heed(loss, mean_silence(losses.silent, losses.importance), state.step, lr)
         state.optimizer.zero_grad(set_to_none=True)
-        state.elapsed = before + time.perf_counter() - start
-        yield Metrics(state.step, min(progress, 1.0), state.elapsed, int(terms.samples(state.step)), loss, lr, norm, tuple(troubles))
+        state.elapsed = clock() if world.size == 1 else said[0][0]
+        if stop and (signals := [one[1] for one in said if one[1]]):
+            stop.heard(int(max(signals)))
+        yield Metrics(
+            state.step,
+            min(progress, 1.0),
+            state.elapsed,
+            int(terms.samples(state.step)),
+            loss,
+            lr,
+            norm,
+            tuple(troubles),
+        )
 
 
 def _course(state: TrainState, budget: float) -> float:

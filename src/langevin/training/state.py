@@ -12,8 +12,10 @@ from langevin.diffusion.times import LossAware, TimeLaw
 from langevin.errors import RefusedError
 from langevin.registry import build
 from langevin.training import ema, optimizer
+from langevin.training.distributed import ALONE, World, full, like
 from langevin.training.guard import Guard
 from langevin.training.parameters import freeze, kinds
+from langevin.training.scale import LossScale
 from langevin.training.secret import Secret
 from langevin.training.terms import Terms
 
@@ -33,6 +35,7 @@ class TrainState:
         began: seconds that were spent before the first step; the learning rate's course begins there.
         lost: steps that were taken back.
         secret: of a private run.
+        scale: of the loss, in float16.
         guard: what is remembered of numbers that went wrong.
         terms: what it is trained under; the config's where there are none.
         looked: step at which the held-out loss was last measured.
@@ -50,25 +53,27 @@ class TrainState:
     began: float = 0.0
     lost: int = 0
     secret: Secret | None = None
+    scale: LossScale = field(default_factory=LossScale)
     guard: Guard = field(default_factory=Guard)
     terms: Terms | None = None
     looked: int = 0
 
     @staticmethod
-    def start(network: nn.Module, config: TrainConfig) -> "TrainState":
-        """The state before the first step."""
+    def start(network: nn.Module, config: TrainConfig, world: World = ALONE) -> "TrainState":
+        """The state before the first step; under fsdp the network's parameters are shards already, and so are all others."""
         uncertainty = LearnedUncertainty() if config.uncertainty else None
         device = next(network.parameters()).device
         freeze(network, config.freeze)
         named = {k: p for k, p in network.named_parameters() if p.requires_grad}
         if uncertainty is not None:
-            uncertainty.to(device)
+            world.shard(uncertainty.to(device))
             named |= {f"uncertainty.{k}": p for k, p in uncertainty.named_parameters()}
         moves = optimizer.make(named, config.optimizer, kinds(network))
         averages = {s: {k: p.detach().clone() for k, p in network.named_parameters()} for s in config.ema}
         law = build(config.times, TimeLaw, foreign=True)
         secret = Secret.new() if config.private else None
-        return TrainState(network, averages, moves, law, uncertainty, secret=secret)
+        scale = LossScale.of(config.precision)
+        return TrainState(network, averages, moves, law, uncertainty, secret=secret, scale=scale)
 
     @property
     def draw(self) -> int:
@@ -81,14 +86,17 @@ class TrainState:
             ema.update(average.values(), self.network.parameters(), self.step, sigma_rel)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is a tensor, by name, but the raw weights (the model has them)."""
+        """All that is a tensor, by name, but the raw weights (the model has them).
+
+        Shards are put together: all processes have to call it, and rank 0 has what is whole.
+        """
         out = {f"ema.{s}.{k}": v for s, average in self.averages.items() for k, v in average.items()}
         out |= {f"optimizer.{k}": v for k, v in optimizer.tensors(self.optimizer).items()}
         if self.uncertainty is not None:
             out |= {f"uncertainty.{k}": v for k, v in self.uncertainty.state_dict().items()}
         if isinstance(self.law, LossAware):
             out |= {"law.moments": self.law.moments, "law.counts": self.law.counts}
-        return out
+        return full(out)
 
     def numbers(self) -> dict[str, Any]:
         """All that is a number; what follows the wall clock is apart, under "clock"."""
@@ -101,6 +109,7 @@ class TrainState:
             "terms": None if self.terms is None else asdict(self.terms),
             "clock": {"elapsed": self.elapsed, "began": self.began},
             "optimizer": optimizer.numbers(self.optimizer),
+            "scale": asdict(self.scale),
             **({} if self.secret is None else {"lost": self.lost, "secret": [f"{w:016x}" for w in self.secret.words]}),
         }
 
@@ -112,13 +121,14 @@ class TrainState:
         self.lost, self.looked = int(numbers.get("lost", 0)), int(numbers.get("looked", 0))
         self.terms = Terms(**numbers["terms"]) if numbers.get("terms") else None
         self.guard = Guard.of(numbers.get("guard", {}))
+        self.scale = LossScale(**numbers.get("scale", asdict(self.scale)))
         try:
             with torch.no_grad():
                 for sigma_rel, average in self.averages.items():
                     for k, v in average.items():
-                        v.copy_(tensors[f"ema.{sigma_rel}.{k}"])
+                        v.copy_(like(v, tensors[f"ema.{sigma_rel}.{k}"]))
             if self.uncertainty is not None:
-                own = {k: tensors[f"uncertainty.{k}"] for k in self.uncertainty.state_dict()}
+                own = {k: like(v, tensors[f"uncertainty.{k}"]) for k, v in self.uncertainty.state_dict().items()}
                 self.uncertainty.load_state_dict(own)
             if isinstance(self.law, LossAware):
                 moments, counts = tensors["law.moments"], tensors["law.counts"]

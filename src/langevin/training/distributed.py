@@ -1,0 +1,327 @@
+"""One run on many processes, over many hosts. A single process is a world of one, in which nothing here does anything.
+
+    torchrun --nproc-per-node 8 -m langevin train photos/ --parallel fsdp
+
+Each rank takes its part of every batch; order, times, noise and dropped conditions are those of the whole batch. Its loss
+is the sum over its part divided by the size of the batch, so that the gradient is the mean over the whole batch, whatever the
+parts are. What decides the course of a run is the same on all ranks: losses are put together in the order of the batch, the
+gradient's norm is that of all of it, rank 0's clock is everybody's, and who is asked to stop has all others stop at the same
+step. Weights are copied to every rank (ddp) or cut into shards (fsdp: Zhao et al. 2023, arXiv:2304.11277), whose full tensors
+are put together for what is written. Nothing is pickled: numbers go as JSON, tensors as they are.
+"""
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from langevin.errors import LangevinError, UsageError
+from langevin.training.heartbeat import Heartbeat
+
+T = TypeVar("T")
+Parallel = Literal["ddp", "fsdp"]
+PATIENCE = timedelta(minutes=60)
+"""So long a collective waits; who is dead is found much earlier, by the heartbeat."""
+_NAMES = {str(d).removeprefix("torch."): d for d in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
+_NAMES |= {str(d).removeprefix("torch."): d for d in (torch.int64, torch.int32, torch.uint8, torch.bool)}
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """All processes of a run, seen from one of them.
+
+    Attributes:
+        rank: which this is, 0 to size - 1; 0 writes and speaks.
+        size: how many there are.
+        device: where this one computes.
+        parallel: how weights are spread; None in a world of one.
+        heartbeat: None in a world of one.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    parallel: Parallel | None = None
+    heartbeat: Heartbeat | None = None
+    _store: Any = None
+    _count: Iterator[int] = field(default_factory=itertools.count, repr=False)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    def part(self, count: int) -> slice:
+        """Which of `count` things are this rank's."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def shard(self, module: nn.Module) -> None:
+        """Under fsdp, cut the parameters of a module over the ranks, in place; its names stay."""
+        if self.parallel == "fsdp":
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard
+
+            mesh = init_device_mesh(self.device.type, (self.size,))
+            for block in blocks(module):
+                fully_shard(block, mesh=mesh)
+            fully_shard(module, mesh=mesh)
+
+    def copies(self, network: nn.Module) -> nn.Module:
+        """What to call in training in the network's place: under ddp a module that averages gradients, else itself."""
+        if self.parallel != "ddp":
+            return network
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    @contextmanager
+    def travelling(self, *modules: nn.Module | None, last: bool) -> Iterator[None]:
+        """Around forward and backward of a micro-batch: gradients travel with the last one alone."""
+        with ExitStack() as stack:
+            for part in (part for m in modules if self.size > 1 and m is not None for part in m.modules()):
+                if hasattr(part, "set_requires_gradient_sync"):
+                    part.set_requires_gradient_sync(last, recurse=False)
+                elif hasattr(part, "no_sync") and not last:
+                    stack.enter_context(part.no_sync())
+            yield
+
+    def mean_gradients(self, module: nn.Module | None) -> None:
+        """Under ddp, average the gradients of a small module that is called as it is."""
+        if self.parallel == "ddp" and module is not None:
+            for p in module.parameters():
+                if p.grad is not None:
+                    dist.all_reduce(p.grad)
+                    p.grad /= self.size
+
+    def pool(self, rows: Tensor, numbers: Iterable[float], total: int) -> tuple[Tensor, list[list[float]]]:
+        """The one collective of a step.
+
+        Args:
+            rows: (n, k), k numbers of each item of this rank's part of `total` items.
+            numbers: what else each rank has to say.
+
+        Returns:
+            (total, k) rows of all ranks in order, float64, and the numbers of each rank.
+        """
+        numbers = list(numbers)
+        if self.size == 1:
+            return rows.double(), [numbers]
+        most, columns = -(-total // self.size), rows.shape[1]
+        mine = torch.zeros(most * columns + len(numbers), dtype=torch.float64, device=self.device)
+        mine[: rows.numel()] = rows.detach().double().flatten()
+        mine[most * columns :] = torch.tensor(numbers, dtype=torch.float64)
+        every = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(every, mine)
+        lengths = [(r + 1) * total // self.size - r * total // self.size for r in range(self.size)]
+        parts = [one[: n * columns].view(n, columns) for one, n in zip(every, lengths, strict=True)]
+        return torch.cat(parts), [one[most * columns :].tolist() for one in every]
+
+    def gather(self, mine: np.ndarray, total: int) -> np.ndarray:
+        """(total, ...) rows of all ranks in order, from this rank's `part(total)` of them; any dtype."""
+        if self.size == 1:
+            return mine
+        most = -(-total // self.size)
+        width = int(np.prod(mine.shape[1:], dtype=int)) * mine.dtype.itemsize
+        padded = np.zeros((most, width), np.uint8)
+        padded[: len(mine)] = np.ascontiguousarray(mine).view(np.uint8).reshape(len(mine), width)
+        every = [torch.empty(most, width, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(every, torch.from_numpy(padded))
+        lengths = [(r + 1) * total // self.size - r * total // self.size for r in range(self.size)]
+        joined = np.concatenate([one.numpy()[:n] for one, n in zip(every, lengths, strict=True)])
+        return joined.view(mine.dtype).reshape(total, *mine.shape[1:])
+
+    def agree(self, value: int) -> int:
+        """The largest that any rank says. All have to call it."""
+        if self.size == 1:
+            return value
+        said = torch.tensor(value)
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return int(said)
+
+    def share(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes, a JSON value, on all ranks; however long it takes."""
+        if self.size == 1:
+            return make()
+        key = f"shared/{next(self._count)}"
+        if self.is_main:
+            made = make()
+            self._store.set(key, json.dumps(made))
+            return made
+        self._wait(key)
+        return json.loads(self._store.get(key))  # type: ignore[no-any-return]
+
+    def share_tensors(self, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Tensors by name that rank 0 has, on the CPU of all ranks."""
+        if self.size == 1:
+            return dict(make())
+        mine = {k: v.cpu().contiguous() for k, v in make().items()} if self.is_main else {}
+        table = self.share(lambda: [[k, list(v.shape), str(v.dtype).removeprefix("torch.")] for k, v in mine.items()])
+        found = {}
+        for name, shape, dtype in table:
+            found[name] = mine[name] if self.is_main else torch.empty(shape, dtype=_NAMES[dtype])
+            dist.broadcast(found[name], 0)
+        return found
+
+    def first_on_host(self, make: Callable[[], T]) -> T:
+        """What `make` gives, on every rank; the first rank of each host goes first, the others find what it left."""
+        if self.size == 1:
+            return make()
+        key = f"first/{next(self._count)}/{os.environ.get('GROUP_RANK', '')}/{_host()}"
+        is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+        if not is_first:
+            self._wait(key)
+        made = make()
+        if is_first:
+            self._store.set(key, "1")
+        return made
+
+    def _wait(self, key: str) -> None:
+        while not self._store.check([key]):
+            time.sleep(0.05)
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        self.agree(0)
+
+
+ALONE = World()
+"""A world of one, on the CPU."""
+
+
+def blocks(network: nn.Module) -> list[nn.Module]:
+    """The blocks that a network is made of: what stands in its lists and has parts of its own."""
+    lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
+    inside = [child for one in lists for child in one if not isinstance(child, nn.ModuleList)]
+    return [block for block in inside if next(block.children(), None) is not None]
+
+
+def is_shard(tensor: Tensor) -> bool:
+    """Whether it is cut over the ranks."""
+    return hasattr(tensor, "full_tensor")
+
+
+def full(tensors: Mapping[str, Tensor], *, everywhere: bool = False) -> dict[str, Tensor]:
+    """Tensors by name with shards put together, one at a time; all ranks have to call it.
+
+    Shards come to the CPU of rank 0, and other ranks keep nothing of them, or, with `everywhere`, to the device of all.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        if is_shard(tensor):
+            whole: Tensor = tensor.detach().full_tensor()  # type: ignore[attr-defined]
+            if not everywhere and dist.get_rank():
+                continue
+            tensor = whole if everywhere else whole.cpu()
+        found[name] = tensor
+    return found
+
+
+def like(own: Tensor, whole: Tensor) -> Tensor:
+    """The whole tensor in the form of one's own: on its device, in its layout, cut as it is cut."""
+    if is_shard(own):
+        from torch.distributed.tensor import distribute_tensor
+
+        there = whole.to(own.device, own.dtype)
+        return distribute_tensor(there, own.device_mesh, own.placements, src_data_rank=None)  # type: ignore[attr-defined]
+    return torch.empty_like(own, requires_grad=False).copy_(whole) if own.shape == whole.shape else whole.to(own.device)
+
+
+def gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """What this rank has of the gradients; changed in place, they are changed."""
+    found: list[Any] = [p.grad for p in parameters if p.grad is not None]
+    return [g.to_local() if is_shard(g) else g for g in found]
+
+
+def total_norm(parameters: Iterable[Tensor]) -> Tensor:
+    """Norm of the gradient of all parameters, shards or all of them none."""
+    parameters = list(parameters)
+    if not any(is_shard(p) for p in parameters):
+        return torch.nn.utils.get_total_norm(gradients(parameters))
+    square = torch.stack([g.square().sum() for g in gradients(parameters)]).sum()
+    dist.all_reduce(square)
+    return square.sqrt()
+
+
+@contextmanager
+def join(parallel: Parallel | None, kind: str) -> Iterator[World]:
+    """The world that the environment tells of (torchrun sets RANK, WORLD_SIZE, MASTER_ADDR, ...), inside the block.
+
+    Args:
+        parallel: how weights are spread; ddp where it is not given.
+        kind: "cpu" (gloo) or "cuda" (nccl, and gloo for what lies on the CPU); the device is that of LOCAL_RANK.
+
+    Raises:
+        UsageError: part of the environment is missing, or there are more processes on this host than devices.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(device=torch.device(kind))
+        return
+    if missing := [k for k in ("RANK", "MASTER_ADDR", "MASTER_PORT") if k not in os.environ]:
+        raise UsageError(f"WORLD_SIZE is set, but not {', '.join(missing)}", help="start it with torchrun")
+    rank, device = int(os.environ["RANK"]), torch.device(kind)
+    if kind == "cuda":
+        local = int(os.environ.get("LOCAL_RANK", rank % torch.cuda.device_count()))
+        if local >= torch.cuda.device_count():
+            raise UsageError(
+                f"rank {rank} is the {local + 1}th on this host, which has {torch.cuda.device_count()} GPUs",
+                help="one process a GPU: a smaller --nproc-per-node",
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    keeps = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = _client(keeps)
+    backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+    group = dist.PrefixStore("group", store)
+    at = {"device_id": device} if kind == "cuda" else {}
+    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=PATIENCE, **at)
+    heartbeat = Heartbeat(_client(False), rank, size)
+    try:
+        yield World(rank, size, device, parallel or "ddp", heartbeat, store)
+    except BaseException as error:
+        _tell(heartbeat, error)
+        raise
+    heartbeat.stop()
+    dist.destroy_process_group()
+
+
+def _tell(heartbeat: Heartbeat, error: BaseException) -> None:
+    """Tell the others of an error of this rank. Ends the process in silence where another rank has said the same."""
+    if isinstance(error, RuntimeError) and _is_lost(error):
+        heartbeat.await_verdict()
+    code = error.exit_code if isinstance(error, LangevinError) else 1
+    if code in (75, 130):  # all ranks stop at the same step
+        heartbeat.stop()
+        if heartbeat.me.rank:
+            raise SystemExit(code) from None
+    elif not heartbeat.fail(f"{error}" if code != 1 else f"{type(error).__name__}: {error}", code):
+        raise SystemExit(code) from None
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    """Whether a collective failed, which is another rank's doing."""
+    lost = ("gloo", "nccl", "connection", "socket", "broken pipe", "timed out")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in lost)
+
+
+def _client(keeps: bool) -> Any:
+    """A client of the store at MASTER_ADDR; the process that keeps it serves it too. Keys are this attempt's own."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(host, port, is_master=keeps, timeout=timedelta(minutes=10), multi_tenant=keeps)
+    return dist.PrefixStore(f"langevin/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def _host() -> str:
+    import platform
+
+    return platform.node()

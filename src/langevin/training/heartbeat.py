@@ -1,0 +1,149 @@
+"""Processes of one run look after each other: where one ends, all end, and say which one it was, where, and why.
+
+A process that is killed takes no leave: collectives that wait for it fail or, on a GPU, hang. So each process says in the
+store of the process group, from a thread of its own, that it lives, and watches the next one in the ring; whoever fails by
+an error says so there before it goes. Who learns of a failure says it and ends the process, whatever its main thread waits for.
+"""
+
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+BEAT = 1.0
+"""Seconds between two signs of life."""
+SILENCE = 40.0
+"""A process that gave none for so many seconds is taken for dead."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One process: its rank, its host, its number there, and the space of process numbers that this is one of."""
+
+    rank: int
+    host: str
+    pid: int
+    space: str
+
+    @staticmethod
+    def me(rank: int) -> "Member":
+        """The process that calls."""
+        space = ""
+        with suppress(OSError):
+            space = str(os.stat("/proc/self/ns/pid").st_ino)  # noqa: PTH116
+        return Member(rank, platform.node(), os.getpid(), space)
+
+    def is_gone(self, seen_from: "Member") -> bool:
+        """Whether it has surely ended: only of processes beside the own is that known."""
+        if (self.host, self.space) != (seen_from.host, seen_from.space) or not self.space:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} on {self.host} (process {self.pid})"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Who failed, why, and the exit code of its error."""
+
+    who: str
+    why: str
+    exit_code: int = 1
+
+
+class Heartbeat:
+    """The signs of life of this process, and its eye on another.
+
+    Args:
+        store: a client of the process group's store for this thread alone.
+        rank, size: of this process and of the group.
+        leave: called with what is to be said where another process has failed; ends this one.
+    """
+
+    def __init__(self, store: Any, rank: int, size: int, leave: Callable[[str], None] | None = None) -> None:
+        self.me, self.size, self.advice = Member.me(rank), size, ""
+        self._store, self._leave = store, leave or _leave
+        self._over, self._lock = threading.Event(), threading.Lock()
+        self._beats = 0
+        self._beat()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="heartbeat")
+        self._thread.start()
+
+    def fail(self, why: str, exit_code: int) -> bool:
+        """Tell all others that this process ends. False where another one has told the same before."""
+        own = json.dumps(asdict(Failure(str(self.me), why, exit_code)))
+        self._over.set()
+        with suppress(Exception), self._lock:
+            first = json.loads(self._store.compare_set("failed", "", own))
+            return first["who"] == str(self.me) or (first["why"], first["exit_code"]) != (why, exit_code)
+        return True
+
+    def await_verdict(self, seconds: float = SILENCE + 10) -> None:
+        """Wait for the watching thread to find out who failed; it ends the process. Returns where nobody is found."""
+        self._thread.join(seconds)
+
+    def stop(self) -> None:
+        """Take leave: this process ends well."""
+        self._over.set()
+        with suppress(Exception), self._lock:
+            self._store.set(f"left/{self.me.rank}", "1")
+
+    def _beat(self) -> None:
+        self._beats += 1
+        self._store.set(f"alive/{self.me.rank}", json.dumps([self._beats, asdict(self.me)]))
+
+    def _watch(self) -> None:
+        other, heard, last = (self.me.rank + 1) % self.size, 0, time.monotonic()
+        while not self._over.wait(BEAT):
+            try:
+                with self._lock:
+                    self._beat()
+                    if self._store.check(["failed"]):
+                        self._end(Failure(**json.loads(self._store.get("failed"))))
+                        return
+                    if other != self.me.rank and self._store.check([f"left/{other}"]):
+                        other, heard, last = (other + 1) % self.size, 0, time.monotonic()
+                        continue
+                    beats, member = 0, Member(other, "a host not heard of yet", 0, "")
+                    if self._store.check([f"alive/{other}"]):
+                        beats, facts = json.loads(self._store.get(f"alive/{other}"))
+                        member = Member(**facts)
+            except Exception as error:  # whatever a lost connection is called
+                if not self._over.is_set():
+                    self._end(Failure("the host of rank 0", f"its store does not answer: {error}"))
+                return
+            if beats != heard or other == self.me.rank:
+                heard, last = beats, time.monotonic()
+            gone, silent = member.is_gone(self.me), time.monotonic() - last
+            if gone or silent > SILENCE:
+                why = "was killed or crashed" if gone else f"has not answered for {silent:.0f} s"
+                failure = Failure(str(member), why)
+                with suppress(Exception), self._lock:
+                    failure = Failure(**json.loads(self._store.compare_set("failed", "", json.dumps(asdict(failure)))))
+                self._end(failure)
+                return
+
+    def _end(self, failure: Failure) -> None:
+        if not self._over.is_set():
+            help = f"   help: {self.advice}" if self.advice else ""
+            self._leave(f"error: {failure.who}: {failure.why}; {self.me} ends with it{help}")
+
+
+def _leave(text: str) -> None:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        print(text, file=sys.stderr, flush=True)
+    os._exit(1)
