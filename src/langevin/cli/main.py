@@ -52,6 +52,9 @@ def train(
     out: str | None = None,
     seed: int | None = None,
     resume: Path | None = None,
+    init: str | None = None,
+    init_partial: Annotated[bool, Switch] = False,
+    freeze: Annotated[list[str] | None, Parameter(negative=())] = None,
     config: Path | None = None,
     set: Annotated[list[str] | None, Parameter(negative=())] = None,
     fit: Literal["crop", "pad", "skip"] | None = None,
@@ -59,6 +62,7 @@ def train(
     frames: Literal["first", "all"] | None = None,
     allow_rejects: float | None = None,
     flip: Annotated[bool, Switch] = False,
+    track: Annotated[list[str] | None, Parameter(negative=())] = None,
     json: Annotated[bool, Switch] = False,
 ) -> None:
     """Train a model on your own pictures.
@@ -72,6 +76,9 @@ def train(
         out: name of the run: its folder is runs/NAME-1, or the next number that is free.
         seed: of everything random.
         resume: a run's folder, to go on with it; nothing else is needed.
+        init: a run, a model or a .safetensors file whose weights are the first ones; RUN:raw for those that are no average.
+        init_partial: what does not fit there may start fresh.
+        freeze: parameters that are not trained, by pattern of their names, such as 'down.*'; may be repeated.
         config: a YAML file of settings.
         set: one setting, such as optimizer.lr=1e-3; may be repeated.
         fit: how pictures of another shape are made to fit.
@@ -79,6 +86,7 @@ def train(
         frames: which frames of animations.
         allow_rejects: share of unusable files that is let pass.
         flip: mirror pictures at random; only where left and right do not matter.
+        track: a tracker of the run's course, tensorboard or wandb; may be repeated.
         json: one JSON object a line.
     """
     from langevin.recipes.console import Console
@@ -96,6 +104,10 @@ def train(
         config=config,
         settings=settings,
         resume=resume,
+        init=init,
+        init_partial=init_partial,
+        freeze=freeze or (),
+        track=track,
         console=Console("json" if json else "auto"),
         **options,
     )
@@ -216,6 +228,18 @@ def classifier(
     from langevin.recipes.console import Console
 
     train_classifier(run, minutes=minutes, steps=steps, seed=seed, console=Console("json" if json else "auto"))
+
+
+@app.command
+def animate(run: Path) -> None:
+    """Make an animation of the samples that a run drew as it went, from the same seeds.
+
+    Args:
+        run: a run's folder, finished or not.
+    """
+    from langevin.recipes.animate import animate as make
+
+    print(f"made       {make(run)}")
 
 
 def _interval(text: str) -> list[float]:

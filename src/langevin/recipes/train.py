@@ -1,13 +1,13 @@
 """`langevin train`: from a path to a trained model, pictures to look at and figures to believe.
 
-runs/NAME-k/   config.yaml  data.txt  rejects.csv  metrics.jsonl  run.log
-               previews/  checkpoints/  model/  samples.png  real-and-generated.png  figures.json
+runs/NAME-k/   config.yaml  data.txt  rejects.csv  first-batch.png  metrics.jsonl  run.log
+               previews/  checkpoints/  model/  samples.png  real-and-generated.png  figures.json  training.gif
 """
 
 import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,15 @@ from langevin.data import audit
 from langevin.data.dataset import Dataset
 from langevin.errors import DataError, UsageError, nearest
 from langevin.recipes import plan
+from langevin.recipes.animate import animation
 from langevin.recipes.console import Console
+from langevin.recipes.first import first_batch
+from langevin.recipes.init import absolute
 from langevin.recipes.lock import lock
 from langevin.recipes.outcome import Run
 from langevin.recipes.session import Session
 from langevin.recipes.signals import stop_requests
+from langevin.recipes.tracking import Tracking, kinds
 
 DEFAULT_MINUTES = 10.0
 
@@ -38,7 +42,11 @@ def train(
     config: "str | Path | Mapping[str, Any] | None" = None,
     settings: Mapping[str, str] | None = None,
     resume: "str | Path | None" = None,
+    init: "str | Path | None" = None,
+    init_partial: bool = False,
+    freeze: "tuple[str, ...] | list[str]" = (),
     runs: "str | Path" = "runs",
+    track: Sequence[str] | None = None,
     console: Console | None = None,
     **options: Any,
 ) -> Run:
@@ -54,6 +62,11 @@ def train(
         config: a YAML file or nested values, below the arguments.
         settings: dotted settings with their values as text, above everything: {"optimizer.lr": "1e-3"}.
         resume: a run's folder, to go on with what it was; nothing else is needed.
+        init: a run, model or safetensors file whose weights are the first ones (`RUN:raw` for those that are no average); of a
+            model also network, schedule, parametrization and codec, where nothing else is said.
+        init_partial: whether what does not fit there may start fresh.
+        freeze: patterns of parameter names that are not trained, such as "down.*".
+        track: trackers that draw the run's course, such as "tensorboard".
         options: further settings of the data: fit, matte, frames, allow_rejects, flip.
 
     Returns:
@@ -66,16 +79,20 @@ def train(
     console = console or Console()
     if resume is not None:
         others = {"path": path, "minutes": minutes, "steps": steps, "size": size, "out": out, "seed": seed}
-        others |= {"config": config, "settings": settings or None, **options}
+        others |= {"init": init, "init_partial": init_partial or None, "freeze": freeze or None}
+        others |= {"track": track or None, "config": config, "settings": settings or None, **options}
         if extra := [name for name, value in others.items() if value is not None]:
             raise UsageError(
                 f"a resumed run keeps its own {', '.join(extra)}", help="leave them out, or start a new run"
             )
         folder, settled = _resumed(Path(resume))
     else:
-        given = {"minutes": minutes, "steps": steps, "seed": seed}
+        given = {"minutes": minutes, "steps": steps, "seed": seed, "track": track or None}
+        given |= {"init": None if init is None else str(init), "init_partial": init_partial or None}
+        given |= {"freeze": tuple(freeze) or None}
         folder, settled = None, _config(path, config, settings, given, {"size": size, **options})
         name = _checked(out) if out else _name(settled.data.path)
+    kinds(settled.track)  # an extra that is not installed is told before anything is read
     with ExitStack() as stack:
         stack.enter_context(console)
         dataset = _open(settled, console)
@@ -98,7 +115,9 @@ def train(
         console.log = (folder / "run.log").open("a", encoding="utf-8")
         stop = stack.enter_context(stop_requests())
         begun = started if resume is None else time.perf_counter()  # a resumed run does not pay for reading again
-        return Session(folder, settled, dataset, console, stop, begun).run()
+        tracking = stack.enter_context(Tracking(folder, settled, console.say))
+        watchers = (first_batch, tracking, animation)
+        return Session(folder, settled, dataset, console, stop, begun, watchers).run()
 
 
 def _config(
@@ -122,6 +141,8 @@ def _config(
     parsed = parse(with_settings(values, settings or {}), where=where)
     if parsed.minutes is None and parsed.steps is None:
         parsed = parsed.model_copy(update={"minutes": DEFAULT_MINUTES})
+    if parsed.init is not None:
+        parsed = parsed.model_copy(update={"init": absolute(parsed.init)})
     if parsed.data.path == "digits" and not Path("digits").exists():
         return parsed
     there = str(Path(parsed.data.path).absolute())  # a run goes on from any working folder
