@@ -118,6 +118,26 @@ def test_stopped_and_resumed_leaves_the_same_snapshots(tmp_path, stops):
     assert _bytes(whole) == _bytes(parts)
 
 
+def test_under_a_longer_budget_there_are_as_many_and_they_reach_as_far(tmp_path):
+    walk = Walk(widths=(*STORED, *NEVER_STORED))
+    walk.go(320, _Of(320, Snapshots(tmp_path, 0, 0.0, print, budget="320 steps")))
+    assert len(folders(tmp_path)) == KEPT
+    walk.go(512, _Of(512, Snapshots(tmp_path, 320, 320 / 512, print, budget="512 steps")))
+    assert KEPT / 2 < len(folders(tmp_path)) <= KEPT
+    for one in rebuild(sound(tmp_path, walk.like, print), NEVER_STORED, walk.like):
+        assert _miss(one.tensors, walk.averages[one.profile.sigma_rel]) < 5e-3
+
+
+class _Of:
+    """Looks of a budget of its own."""
+
+    def __init__(self, steps: int, snapshots: Snapshots) -> None:
+        self.steps, self.snapshots = steps, snapshots
+
+    def look(self, step, share, averages):
+        self.snapshots.look(step, step / self.steps, averages)
+
+
 def test_a_run_that_is_taken_back_takes_its_snapshots_again(tmp_path):
     walk, snapshots = Walk(), Snapshots(tmp_path, 0, 0.0, print)
     walk.go(300, snapshots)

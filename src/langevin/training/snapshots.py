@@ -4,7 +4,8 @@
 
 They are taken at marks, multiples of 1/64 of the budget, of which every second one is dropped whenever there would be more
 than 16: 9 to 16 are there at any moment from a seventh of the run on, evenly spread, and the marks depend on the share
-of the budget alone, so that a run that was stopped and went on has the same ones. They are kept in half precision, whose
+of the budget alone, so that a run that was stopped and went on has the same ones. Of those taken under another budget, every
+second one is dropped when there are too many. They are kept in half precision, whose
 rounding, 2e-4 of the weights, lies far below what separates two widths.
 """
 
@@ -43,10 +44,11 @@ class Snapshots:
     Args:
         run: the run's folder.
         step, share: where the run is now; snapshots of later steps are dropped, for those steps are taken again.
+        budget: in words; marks under another one are not these.
     """
 
-    def __init__(self, run: Path, step: int, share: float, say: Say) -> None:
-        self.run, self.say = run, say
+    def __init__(self, run: Path, step: int, share: float, say: Say, *, budget: str = "") -> None:
+        self.run, self.say, self.budget = run, say, budget
         self._go_back(step, share)
 
     def _go_back(self, step: int, share: float) -> None:
@@ -69,10 +71,16 @@ class Snapshots:
         reached = mark // stride * stride
         if reached > self._mark:
             self.take(step, reached, averages())
-            for folder in folders(self.run).values():
-                if (there := _read(folder)) and there.mark % stride:
-                    shutil.rmtree(folder)
+            self._thin(stride)
         self._step, self._mark = step, mark
+
+    def _thin(self, stride: int) -> None:
+        there = [one for folder in folders(self.run).values() if (one := _read(folder))]
+        gone = [one for one in there if one.budget == self.budget and one.mark % stride]
+        if len(there) - len(gone) > KEPT:
+            gone += [one for one in there if one.budget != self.budget][-2::-2]
+        for one in gone:
+            shutil.rmtree(one.path)
 
     def finish(self, step: int, averages: Averages) -> None:
         """Take a snapshot of the last step, wherever the run has ended."""
@@ -87,7 +95,7 @@ class Snapshots:
         if not all(torch.isfinite(v).all() for v in halves.values()):
             self.say(f"step {step:,}: no snapshot is taken of averages that are not finite")
             return
-        facts = {"format": FORMAT, "step": step, "mark": mark, "widths": list(averages)}
+        facts = {"format": FORMAT, "step": step, "mark": mark, "budget": self.budget, "widths": list(averages)}
 
         def write(folder: Path) -> None:
             store.write_tensors(folder / "averages.safetensors", halves)
@@ -117,13 +125,14 @@ class Snapshot:
 
     Attributes:
         path: its folder.
-        step, mark: when it was taken.
+        step, mark, budget: when it was taken.
         widths: of its averages.
     """
 
     path: Path
     step: int
     mark: int
+    budget: str
     widths: tuple[float, ...]
 
     def tensors(self, like: Mapping[str, Tensor]) -> dict[float, dict[str, Tensor]]:
@@ -139,7 +148,8 @@ def _read(folder: Path) -> Snapshot | None:
         facts = store.read_json(folder / "snapshot.json")
         if facts["format"] > FORMAT:
             return None
-        return Snapshot(folder, int(facts["step"]), int(facts["mark"]), tuple(float(s) for s in facts["widths"]))
+        widths = tuple(float(s) for s in facts["widths"])
+        return Snapshot(folder, int(facts["step"]), int(facts["mark"]), str(facts["budget"]), widths)
     except (RefusedError, OSError, KeyError, TypeError, ValueError):
         return None
 
