@@ -19,6 +19,7 @@ from langevin.errors import UsageError
 from langevin.model import Model, modality_of
 from langevin.networks import default_size
 from langevin.networks.base import Network
+from langevin.recipes import init
 from langevin.recipes.machine import multiplies_bfloat16
 from langevin.training import TrainState, private
 from langevin.training.optimizer import default_lr
@@ -71,9 +72,18 @@ def noise_mean(shape: tuple[int, ...]) -> float:
     return round(-1.2 + math.log(max(side, 32) / 32), 3)
 
 
+def codec_of(config: TrainConfig, dataset: Dataset) -> Codec:
+    """The config's codec, or the data's own."""
+    if config.codec is not None:
+        return registry.build(dict(config.codec), Codec, foreign=True)
+    return modality_of(dataset.modality).codec(dataset)
+
+
 def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
-    """The config with every open choice made from the data."""
-    codec = modality_of(dataset.modality).codec(dataset)
+    """The config with every open choice made from the data, or taken from the model it starts from."""
+    if config.init is not None:
+        config = init.inherit(config, dataset, init.source(config.init))
+    codec = codec_of(config, dataset)
     changes: dict[str, Any] = {}
     for noun in ("parametrization", "weight"):  # a setting without a name changes the default
         given = getattr(config, noun) or {}
@@ -106,7 +116,7 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
 
 def make(config: TrainConfig, dataset: Dataset) -> Model:
     """An untrained model of a resolved config; its first weights are a function of the run's seed."""
-    codec = modality_of(dataset.modality).codec(dataset)
+    codec = codec_of(config, dataset)
     z = codec.encode(torch.from_numpy(np.array(dataset.items[:1])))
     parametrization = registry.build(dict(config.parametrization or {}), Parametrization, foreign=True)
     conditions = {"label": {"kind": "class", "num": len(dataset.classes)}} if dataset.classes else {}
@@ -135,4 +145,6 @@ def check(config: TrainConfig, dataset: Dataset) -> None:
     model.grid()
     registry.build(dict(config.weight or {}), Weight, foreign=True)
     registry.build(dict(config.times), TimeLaw, foreign=True)
+    if config.init is not None:
+        init.begin(model, config, lambda line: None)
     TrainState.start(model.denoiser.network, config)

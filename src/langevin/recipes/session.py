@@ -21,7 +21,7 @@ from langevin.errors import LangevinError, UsageError
 from langevin.evaluation.noise_levels import LEVELS, LevelLoss, held_out_loss
 from langevin.model import Model
 from langevin.networks import keep_memory
-from langevin.recipes import averages, plan
+from langevin.recipes import averages, init, plan
 from langevin.recipes.console import Console, one_line
 from langevin.recipes.outcome import Run, measure, preview
 from langevin.recipes.pace import Pace, words
@@ -73,6 +73,8 @@ class Session:
         self.console, self.stop, self.started, self.watchers = console, stop, started, watchers
         self.device = torch.device(plan.device())
         self.model = plan.make(config, dataset).to(self.device)
+        if config.init is not None and checkpoint.newest(folder, console.say) is None:
+            init.begin(self.model, config, console.say)
         self.state = TrainState.start(self.model.denoiser.network, config)
         kind, more = (
             (PrivateFeed, {"state": self.state, "draws": config.private.draws}) if config.private else (Feed, {})
@@ -141,9 +143,11 @@ class Session:
     def _say_plan(self) -> None:
         network = self.model.denoiser.network
         parameters = sum(p.numel() for p in network.parameters())
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        size = f"{parameters / 1e6:.2f} M parameters" + f" ({trained / 1e6:.2f} M trained)" * (trained < parameters)
         budget = f"{self.config.steps:,} steps" if self.config.steps else f"{self.config.minutes:g} min"
         self.console.say(
-            f"plan       {parameters / 1e6:.2f} M parameters, batch {self.config.batch}, {budget}, {self.config.precision} "
+            f"plan       {size}, batch {self.config.batch}, {budget}, {self.config.precision} "
             f"on {self.device.type} ({torch.get_num_threads()} threads)"
         )
         self.console.say(f"run        {self.folder}")

@@ -28,7 +28,8 @@ def method(name: str) -> type[torch.optim.Optimizer]:
 def default_lr(name: str) -> float:
     """The learning rate that a method takes where none is given."""
     lr = inspect.signature(method(name)).parameters.get("lr")
-    return float(lr.default) if lr is not None and isinstance(lr.default, float) else OptimizerConfig().lr
+    own = lr.default if lr is not None else None
+    return own if isinstance(own, float) else float(OptimizerConfig.model_fields["lr"].default)
 
 
 def make(
@@ -108,7 +109,7 @@ def numbers(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     Raises:
         UsageError: it remembers something that is neither tensor nor number.
     """
-    memory = {}
+    memory: dict[str, dict[str, Any]] = {}
     for name, known in _memory(optimizer).items():
         plain = {key: value for key, value in known.items() if not isinstance(value, Tensor)}
         for key, value in plain.items():
@@ -116,7 +117,7 @@ def numbers(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
                 kind = f"{type(optimizer).__name__} remembers `{key}`, a {type(value).__name__}"
                 raise UsageError(f"{kind}, which cannot be saved", help="take another optimizer")
         memory |= {name: plain} if plain else {}
-    groups = [{k: v for k, v in g.items() if type(v) in (int, float)} for g in optimizer.param_groups]
+    groups = [{k: v for k, v in g.items() if type(v) in (int, float) and k != "lr"} for g in optimizer.param_groups]
     return {"method": _name(optimizer), "memory": memory, "groups": groups}
 
 

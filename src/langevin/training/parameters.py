@@ -43,7 +43,7 @@ def refuse_unknown(patterns: Iterable[str], names: Iterable[str], where: str) ->
 
 def chosen(values: Mapping[str, T], name: str, otherwise: T) -> T:
     """The value of the last pattern that matches the name."""
-    return next((value for pattern, value in reversed(values.items()) if fnmatchcase(name, pattern)), otherwise)
+    return next((value for pattern, value in reversed(list(values.items())) if fnmatchcase(name, pattern)), otherwise)
 
 
 def freeze(network: nn.Module, patterns: Iterable[str]) -> None:

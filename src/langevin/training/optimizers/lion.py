@@ -34,7 +34,7 @@ class Lion(torch.optim.Optimizer):
             moved = [p for p in group["params"] if p.grad is not None]
             if not moved:
                 continue
-            grads = [p.grad for p in moved]
+            grads = [p.grad for p in moved if p.grad is not None]
             for p in moved:
                 if not self.state[p]:
                     self.state[p]["exp_avg"] = torch.zeros_like(p)

@@ -28,8 +28,8 @@ def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
     x <- (A + B x x' + C (x x')^2) x, from g over its norm. All iterates are polynomials of x x' times x and commute, so the
     iteration runs on the small matrix x x' alone. Singular values below a thousandth of g's norm stay smaller than 1.
     """
-    if g.shape[-2] > g.shape[-1]:
-        return orthogonal(g.mT, steps).mT
+    tall = g.shape[-2] > g.shape[-1]
+    g = g.mT if tall else g
     x = g / g.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
     gram, product = x @ x.mT, x.new_zeros(())
     eye = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
@@ -38,7 +38,8 @@ def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
         product = p @ product if k else p
         if k < steps - 1:
             gram = p @ gram @ p
-    return product @ x
+    found: Tensor = product @ x
+    return found.mT if tall else found
 
 
 class Muon(_AdamW):
@@ -91,7 +92,7 @@ class Muon(_AdamW):
 
     def _move(self, same: list[Tensor], lr: float, weight_decay: float) -> None:
         """One step of matrices of one shape."""
-        grads = [p.grad for p in same]
+        grads = [p.grad for p in same if p.grad is not None]
         for p in same:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
