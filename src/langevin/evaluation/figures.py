@@ -10,6 +10,7 @@ below the floor is no triumph: it means samples nearer to the training items tha
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from langevin.evaluation.kernel import kernel_distance
 from langevin.evaluation.neighbours import nearest
 from langevin.evaluation.prdc import precision_recall
 
+T = TypeVar("T")
 LEAST = 16  # below that many items on either side a distance of laws is noise
 ITEMS_A_DIMENSION = 4  # features keep at most count / 4 dimensions, so that covariances are far from singular
 KERNEL_REFERENCE = 5_000  # matrices between items: that many training items at most
@@ -68,9 +70,17 @@ class Yardstick:
     has_unseen: bool
     count: int
     seed: int
+    heed: Callable[[], None] = lambda: None
 
     @classmethod
-    def of(cls, train: Items, held_out: Items | None, count: int, seed: int = 0) -> "Yardstick":
+    def of(
+        cls,
+        train: Items,
+        held_out: Items | None,
+        count: int,
+        seed: int = 0,
+        heed: Callable[[], None] = lambda: None,
+    ) -> "Yardstick":
         """For figures of at most `count` generated items.
 
         The reference is the whole training set and the floor is taken from held-out items, `count` of them or, where
@@ -92,7 +102,7 @@ class Yardstick:
                 f"{count} items to compare with {len(train)} real ones are too few for a distance of laws",
                 help=f"{LEAST} generated items and {2 * LEAST} real ones are the least; hundreds say more",
             )
-        return cls(train, fresh, has_unseen, count, seed)
+        return cls(train, fresh, has_unseen, count, seed, heed)
 
     @cached_property
     def features(self) -> list[Features]:
@@ -102,7 +112,7 @@ class Yardstick:
 
     @cached_property
     def _train(self) -> list[Array]:
-        return [features(self.train) for features in self.features]
+        return [self._heeding(features, self.train) for features in self.features]
 
     @cached_property
     def _some(self) -> NDArray[np.intp]:
@@ -134,11 +144,18 @@ class Yardstick:
 
     def _figures(self, items: Items) -> list[Figure]:
         """Every figure of any `count` items, floors left open."""
-        described = [features(items) for features in self.features]
-        found = [self._frechet(*each) for each in zip(self.features, self._train, described, strict=True)]
+        described = [self._heeding(features, items) for features in self.features]
+        found = [
+            self._heeding(self._frechet, *each) for each in zip(self.features, self._train, described, strict=True)
+        ]
         name, real, made = self.features[-1].name, self._train[-1], described[-1]
-        found += [self._kernel(name, real, made), *self._precision_recall(name, real, made)]
+        found += [self._heeding(self._kernel, name, real, made)]
+        found += self._heeding(self._precision_recall, name, real, made)
         return [*found, self._copies(items)] if self.has_unseen else found
+
+    def _heeding(self, work: Callable[..., T], *given: Any) -> T:
+        self.heed()
+        return work(*given)
 
     def _figure(self, name: str, value: float, error: float, count: int, used: int, higher: bool = False) -> Figure:
         reference = f"{'training' if self.has_unseen else 'half of training'} ({used:,})"
@@ -191,14 +208,16 @@ def _binomial(share: float, count: int) -> float:
     return float(np.sqrt(share * (1 - share) / count))
 
 
-def figures(train: Items, held_out: Items | None, generated: Items, seed: int = 0) -> list[Figure]:
+def figures(
+    train: Items, held_out: Items | None, generated: Items, seed: int = 0, heed: Callable[[], None] = lambda: None
+) -> list[Figure]:
     """All figures of generated items (n, ...) against real training and held-out items of the same shape and type.
 
     Pictures (N, H, W, C) from 8 x 8 on: frechet in pca and gradients, kernel, precision and recall in gradients, copies;
     anything else: the same in pca. Which items the floor and the reference take is said at `Yardstick.of`; the seed
-    decides it and nothing else is random.
+    decides it and nothing else is random. `heed` is called between two parts of the work; what it raises ends it.
     """
-    return Yardstick.of(train, held_out, len(generated), seed).measure(generated)
+    return Yardstick.of(train, held_out, len(generated), seed, heed).measure(generated)
 
 
 def table(figures: Sequence[Figure]) -> str:

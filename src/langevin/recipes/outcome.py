@@ -1,6 +1,7 @@
 """What came out of a run: the model folder, sheets to look at, figures to believe."""
 
 import dataclasses
+import io
 import json
 import shlex
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 from langevin.config import TrainConfig
 from langevin.data.dataset import Dataset
@@ -20,6 +22,7 @@ from langevin.evaluation.sheets import real_against_generated
 from langevin.model import Model, load, modality_of
 from langevin.recipes.averages import Measured, best, rows
 from langevin.recipes.console import Console
+from langevin.store import write_file
 
 FIGURE_SAMPLES = 2000
 """So many samples the figures stand on, at most; never more than there are held-out items."""
@@ -93,19 +96,18 @@ def measure(
     samples = model.sample(seeds=seeds, progress=progress)
     console.done()
     labels, items = model.labels(seeds), _with_axis(samples, model)
-    train_items, unseen = dataset.items[train_rows], dataset.items[unseen_rows]
+    train_items, unseen = dataset.take(train_rows), dataset.take(unseen_rows)
     made: list[Figure] = []
     try:
-        made += figures(train_items, unseen, items, seed=config.seed)
-        heed()
+        made += figures(train_items, unseen, items, seed=config.seed, heed=heed)
         made += _agreement(dataset, train_rows, unseen_rows, items, labels)
     except DataError as error:
         console.say(f"figures are missing: {error}")
     model.about = about(made)
     model.save(target, replace=True)
     sheet, compared = folder / "samples.png", folder / "real-and-generated.png"
-    preview(model).save(sheet)
-    real_against_generated(unseen if len(unseen) >= 16 else train_items, items).save(compared)
+    save_picture(preview(model), sheet)
+    save_picture(real_against_generated(unseen if len(unseen) >= 16 else train_items, items), compared)
     facts = {
         "held_out_loss": level.mean,
         "ratios": level.ratios,
@@ -113,9 +115,18 @@ def measure(
         "averages": rows(averages),
         "figures": [dataclasses.asdict(figure) for figure in made],
     }
-    (folder / "figures.json").write_text(json.dumps(facts, indent=1))
+    heed()
+    write_file(folder / "figures.json", json.dumps(facts, indent=1))
     _tell(console.say, folder, config, model, level, made, sheet, compared)
     return Run(folder, load(target).to(device), tuple(made), level, samples, labels)
+
+
+def save_picture(picture: Image, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    body = io.BytesIO()
+    picture.save(body, "PNG")
+    write_file(path, body.getvalue())
 
 
 def preview(model: Model) -> Any:

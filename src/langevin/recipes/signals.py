@@ -5,10 +5,12 @@ that is read, each evaluation of a network (`at_each_evaluation`). Who finds it 
 """
 
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -47,6 +49,11 @@ class StopRequest:
         """Raise StoppedError where that was asked for."""
         if self:
             raise StoppedError(what, exit_code=self.exit_code, help=help)
+
+
+def going_on(run: Path) -> str:
+    """The command that goes on with a run."""
+    return f"langevin train --resume {shlex.quote(str(run))}"
 
 
 def at_each_evaluation(module: "nn.Module", heed: Callable[[], None]) -> None:

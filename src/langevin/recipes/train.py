@@ -5,7 +5,6 @@ runs/NAME-k/   config.yaml  data.txt  rejects.csv  first-batch.png  metrics.json
 """
 
 import re
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,8 +15,9 @@ from langevin import data
 from langevin.config import TrainConfig, parse, read_yaml, with_settings, write_yaml
 from langevin.data import audit
 from langevin.data.dataset import Dataset
-from langevin.errors import DataError, UsageError, nearest
-from langevin.recipes import plan
+from langevin.errors import UsageError
+from langevin.recipes import plan, provenance
+from langevin.recipes import resume as resuming
 from langevin.recipes.animate import animation
 from langevin.recipes.console import Console
 from langevin.recipes.first import first_batch
@@ -25,7 +25,7 @@ from langevin.recipes.init import absolute
 from langevin.recipes.lock import lock
 from langevin.recipes.outcome import Run
 from langevin.recipes.session import Session
-from langevin.recipes.signals import stop_requests
+from langevin.recipes.signals import StopRequest, going_on, stop_requests
 from langevin.recipes.tracking import Tracking, kinds
 
 DEFAULT_MINUTES = 10.0
@@ -42,6 +42,7 @@ def train(
     config: "str | Path | Mapping[str, Any] | None" = None,
     settings: Mapping[str, str] | None = None,
     resume: "str | Path | None" = None,
+    accept_changed_data: bool = False,
     init: "str | Path | None" = None,
     init_partial: bool = False,
     freeze: "tuple[str, ...] | list[str]" = (),
@@ -61,7 +62,9 @@ def train(
         seed: of everything random.
         config: a YAML file or nested values, below the arguments.
         settings: dotted settings with their values as text, above everything: {"optimizer.lr": "1e-3"}.
-        resume: a run's folder, to go on with what it was; nothing else is needed.
+        resume: a run's folder, to go on with what it was; nothing else is needed. A larger budget (of the whole run) trains
+            it longer; `recipes.resume` says which settings may differ.
+        accept_changed_data: go on though the data are not those that the run began with, with an epoch of the new ones.
         init: a run, model or safetensors file whose weights are the first ones (`RUN:raw` for those that are no average); of a
             model also network, schedule, parametrization and codec, where nothing else is said.
         init_partial: whether what does not fit there may start fresh.
@@ -75,49 +78,47 @@ def train(
     Raises:
         LangevinError: with the exit code that a command would end with.
     """
-    started = time.perf_counter()
-    console = console or Console()
-    if resume is not None:
-        others = {"path": path, "minutes": minutes, "steps": steps, "size": size, "out": out, "seed": seed}
-        others |= {"init": init, "init_partial": init_partial or None, "freeze": freeze or None}
-        others |= {"track": track or None, "config": config, "settings": settings or None, **options}
-        if extra := [name for name, value in others.items() if value is not None]:
-            raise UsageError(
-                f"a resumed run keeps its own {', '.join(extra)}", help="leave them out, or start a new run"
-            )
-        folder, settled = _resumed(Path(resume))
-    else:
-        given = {"minutes": minutes, "steps": steps, "seed": seed, "track": track or None}
-        given |= {"init": None if init is None else str(init), "init_partial": init_partial or None}
-        given |= {"freeze": tuple(freeze) or None}
-        folder, settled = None, _config(path, config, settings, given, {"size": size, **options})
-        name = _checked(out) if out else _name(settled.data.path)
-    kinds(settled.track)  # an extra that is not installed is told before anything is read
+    started, console = time.perf_counter(), console or Console()
+    given = {"minutes": minutes, "steps": steps, "seed": seed, "track": track or None}
+    given |= {"init": None if init is None else str(init), "init_partial": init_partial or None}
+    given |= {"freeze": tuple(freeze) or None}
+    options = {"size": size, **options}
+    if accept_changed_data and resume is None:
+        raise UsageError("a new run has no former data", help="leave --accept-changed-data out")
+    if out and resume is not None:
+        raise UsageError("a resumed run keeps its name", help="leave --out out")
     with ExitStack() as stack:
         stack.enter_context(console)
-        dataset = _open(settled, console)
-        if folder is None:
+        stop = stack.enter_context(stop_requests(outlive_terminal=True))
+        if resume is not None:
+            folder = resuming.find(Path(resume))
+            stack.enter_context(lock(folder, console.say))
+            console.keep_log(folder / "run.log")
+            settled, notes = resuming.settled(folder, _nested(path, config, given, options), settings or {})
+            for note in notes:
+                console.say(f"note       {note}")
+            kinds(settled.track)
+            dataset = _open(settled, console, stop, going_on(folder))
+            if note := provenance.go_on(folder, dataset, accept=accept_changed_data):
+                console.say(f"note       {note}")
+            if aside := resuming.put_aside(folder):
+                console.say(f"note       what the run had made is now in {aside}")
+            started = time.perf_counter()  # a resumed run does not pay for reading again
+        else:
+            settled = _config(path, config, settings, given, options)
+            name = _checked(out) if out else _name(settled.data.path)
+            kinds(settled.track)  # an extra that is not installed is told before anything is read
+            dataset = _open(settled, console, stop, "the same command begins again")
             settled = plan.resolve(settled, dataset)
             plan.check(settled, dataset)
             folder = _new_folder(Path(runs), name)
+            stack.enter_context(lock(folder, console.say))
             (folder / "config.yaml").write_text(write_yaml(settled), "utf-8")
-            (folder / "data.sha256").write_text(dataset.fingerprint)
-            (folder / "data.txt").write_text(audit.report(dataset), "utf-8")
-            if dataset.audit.rejects:
-                audit.write_rejects(dataset, folder / "rejects.csv")
-        elif (folder / "data.sha256").read_text() != dataset.fingerprint:
-            raise DataError(
-                "the data are not those that the run began with",
-                where=settled.data.path,
-                help="put them back, or start a new run",
-            )
-        stack.enter_context(lock(folder))
-        console.log = (folder / "run.log").open("a", encoding="utf-8")
-        stop = stack.enter_context(stop_requests())
-        begun = started if resume is None else time.perf_counter()  # a resumed run does not pay for reading again
+            provenance.begin(folder, dataset)
+            console.keep_log(folder / "run.log")
         tracking = stack.enter_context(Tracking(folder, settled, console.say))
         watchers = (first_batch, tracking, animation)
-        return Session(folder, settled, dataset, console, stop, begun, watchers).run()
+        return Session(folder, settled, dataset, console, stop, started, watchers).run()
 
 
 def _config(
@@ -149,13 +150,17 @@ def _config(
     return parsed.model_copy(update={"data": parsed.data.model_copy(update={"path": there})})
 
 
-def _resumed(run: Path) -> tuple[Path, TrainConfig]:
-    if not (run / "config.yaml").is_file():
-        others = [p.name for p in run.parent.glob("*") if (p / "config.yaml").is_file()] if run.parent.is_dir() else []
-        raise UsageError("there is no run to resume", where=str(run), help=nearest(run.name, others) if others else "")
-    if (run / "figures.json").is_file():
-        raise UsageError("this run is finished", where=str(run), help=f"langevin sample {shlex.quote(str(run))} -n 64")
-    return run, parse(read_yaml(run / "config.yaml"), where=str(run / "config.yaml"))
+def _nested(
+    path: "str | Path | None",
+    config: "str | Path | Mapping[str, Any] | None",
+    given: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What was given for a run that is there, as nested settings."""
+    base = read_yaml(Path(config)) if isinstance(config, str | Path) else dict(config or {})
+    there = None if path is None else str(Path(path).absolute())
+    data = {**dict(base.get("data") or {}), **{k: v for k, v in options.items() if v is not None}}
+    return {**base, **{k: v for k, v in given.items() if v is not None}, "data": {**data, "path": there}}
 
 
 def _name(path: str) -> str:
@@ -183,15 +188,17 @@ def _new_folder(runs: Path, name: str) -> Path:
             k += 1
 
 
-def _open(config: TrainConfig, console: Console) -> Dataset:
+def _open(config: TrainConfig, console: Console, stop: StopRequest, again: str) -> Dataset:
     settings = config.data.model_dump(exclude={"path", "flip"})
 
     def progress(done: int, total: int) -> None:
         console.progress("reading", done / max(total, 1), f"{done:,} of {total:,}")
+        stop.heed("stopped while the data were read, before any step", help=again)
 
     dataset = data.open(config.data.path, **settings, progress=progress)
     console.done()
     dataset.require(2, "training")
     for line in audit.report(dataset).splitlines():
         console.say(line)
+    stop.heed("stopped before any step", help=again)
     return dataset

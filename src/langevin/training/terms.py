@@ -51,6 +51,10 @@ class Terms:
         """Share of a budget of steps that is spent after so many."""
         return self.samples(step) / self.samples(self.steps or 1)
 
+    def spent(self, step: int, elapsed: float) -> float:
+        """Share of the budget that is spent, of whichever kind it is."""
+        return self.share(step) if self.steps else elapsed / (60 * (self.minutes or 1))
+
     def warmth(self, at: float, warmup: float) -> float:
         """Factor on the learning rate at share `at` of its course: rises over `warmup` where the budget was lengthened."""
         return min(1.0, (at - self.warmed) / warmup) if self.warmed and warmup else 1.0
