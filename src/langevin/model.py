@@ -25,6 +25,7 @@ from langevin.data.modality.base import Modality
 from langevin.diffusion import Denoiser, GaussianDiffusion, NetworkDenoiser, Schedule
 from langevin.diffusion.parametrization import Parametrization
 from langevin.errors import RefusedError, UsageError, nearest
+from langevin.finite import refuse_broken
 from langevin.guidance import ClassifierFree, Interval
 from langevin.networks.base import Network
 from langevin.rng import generator
@@ -265,8 +266,12 @@ class Model:
         (folder / "README.md").write_text(card(self), "utf-8", errors="replace")
 
     def save(self, path: "str | Path", *, replace: bool = False) -> Path:
-        """Write the model folder, whole or not at all. Raises UsageError where it is there already."""
+        """Write the model folder, whole or not at all.
+
+        Raises UsageError where it is there already, DivergedError where a weight is not finite.
+        """
         path = Path(path)
+        refuse_broken(self.tensors(), where=str(path))
         if not replace:
             store.refuse_taken(path)
         return store.write_folder(path, self.write, size=store.size_of(self.tensors()), replace=replace)

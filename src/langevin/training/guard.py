@@ -159,13 +159,12 @@ class Guard:
 
     def conclude(self, step: int, rate: float) -> None:
         """The budget is spent. Raises AstrayError where what came out is nothing to keep."""
-        if self.astray or self.shaken >= ASTRAY:
+        if self.astray or self.shaken >= (1 if self.returns else ASTRAY):
             self.give_up(step, rate)
 
     def give_up(self, step: int, rate: float) -> None:
         """Raise AstrayError in the words that fit."""
-        assert self.level is not None
-        now, best = math.exp(self.level - self.began), math.exp(self.best - self.began)
+        now, best = (math.exp((v or 0.0) - self.began) for v in (self.level, self.best))
         raise AstrayError(
             f"the loss is {now:.3g} times that of the untrained network and does not come down"
             + (f" (it had been {best:.3g})" if best < 0.8 else ""),
