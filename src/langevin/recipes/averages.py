@@ -17,7 +17,7 @@ from langevin.training import TrainState, snapshots
 
 WIDTHS = (0.03, 0.04, 0.06, 0.08, 0.12, 0.15, 0.2, 0.25)
 """A scan of what can be made."""
-FEW = (0.075, 0.03, 0.15, 0.2)
+FEW = (0.03, 0.08, 0.15, 0.2)
 """What the end of a run tries besides the averages that it tracked, as far as that is cheap."""
 SHARE = 0.02
 """Of what the training cost."""

@@ -2,11 +2,11 @@
 
     ema/step-000001200/   averages.safetensors  snapshot.json  manifest.json
 
-They are taken at marks, multiples of 1/64 of the budget, of which every second one is dropped whenever there would be more
-than 16: 9 to 16 are there at any moment from a seventh of the run on, evenly spread, and the marks depend on the share
+They are taken at marks, multiples of 1/48 of the budget, of which every second one is dropped whenever there would be more
+than 12: 7 to 12 are there at any moment from a seventh of the run on, evenly spread, and the marks depend on the share
 of the budget alone, so that a run that was stopped and went on has the same ones. Of those taken under another budget, every
-second one is dropped when there are too many. They are kept in half precision, whose
-rounding, 2e-4 of the weights, lies far below what separates two widths.
+second one is dropped when there are too many. They are kept in full precision: where the learning rate
+falls to zero, two widths are 1e-3 of the weights apart, and half precision would round away a third of that.
 """
 
 import json
@@ -23,7 +23,7 @@ from langevin import store
 from langevin.errors import DiskError, RefusedError, UsageError
 from langevin.training.ema import Profile, mixture
 
-KEPT, FINEST = 16, 64
+KEPT, FINEST = 12, 48
 FORMAT = 1
 _FOLDER = re.compile(r"step-(\d{1,12})")
 
@@ -91,18 +91,18 @@ class Snapshots:
         target = self.run / "ema" / f"step-{step:09d}"
         if target.exists() and is_sound(target):
             return
-        halves = {f"{s}.{k}": v.detach().half() for s, average in averages.items() for k, v in average.items()}
-        if not all(torch.isfinite(v).all() for v in halves.values()):
+        tensors = {f"{s}.{k}": v.detach() for s, average in averages.items() for k, v in average.items()}
+        if not all(torch.isfinite(v).all() for v in tensors.values()):
             self.say(f"step {step:,}: no snapshot is taken of averages that are not finite")
             return
         facts = {"format": FORMAT, "step": step, "mark": mark, "budget": self.budget, "widths": list(averages)}
 
         def write(folder: Path) -> None:
-            store.write_tensors(folder / "averages.safetensors", halves)
+            store.write_tensors(folder / "averages.safetensors", tensors)
             (folder / "snapshot.json").write_text(json.dumps(facts))
 
         try:
-            store.write_folder(target, write, size=store.size_of(halves), replace=target.exists())
+            store.write_folder(target, write, size=store.size_of(tensors), replace=target.exists())
         except DiskError as error:
             self.say(f"step {step:,}: a snapshot of the averages is left out: {error}")
 
@@ -136,9 +136,8 @@ class Snapshot:
     widths: tuple[float, ...]
 
     def tensors(self, like: Mapping[str, Tensor]) -> dict[float, dict[str, Tensor]]:
-        """The averages by width, each in half precision; RefusedError where they are not those of parameters like these."""
-        half = {k: v.to("meta", torch.float16) for k, v in like.items()}
-        expected = {f"{s}.{k}": v for s in self.widths for k, v in half.items()}
+        """The averages by width; RefusedError where they are not those of parameters like these."""
+        expected = {f"{s}.{k}": v for s in self.widths for k, v in like.items()}
         found = store.read_tensors(self.path / "averages.safetensors", expected)
         return {s: {k: found[f"{s}.{k}"] for k in like} for s in self.widths}
 
@@ -187,7 +186,7 @@ class Rebuilt:
     Attributes:
         profile: its step and width.
         error: how far the snapshots' profiles are from its own, as a share of its norm.
-        tensors: the parameters by name, float32 on the CPU.
+        tensors: the parameters by name, on the CPU.
     """
 
     profile: Profile
@@ -218,7 +217,7 @@ def rebuild(
     for sigma_rel in widths:
         wanted = Profile(last if step is None else step, sigma_rel)
         x, error = mixture(wanted, stored)
-        out.append(Rebuilt(wanted, error, {k: torch.zeros(v.shape) for k, v in like.items()}))
+        out.append(Rebuilt(wanted, error, {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in like.items()}))
         parts.append(dict(zip(stored, x.tolist(), strict=True)))
     for one in snapshots:
         _add(one, like, out, parts)
@@ -230,4 +229,4 @@ def _add(one: Snapshot, like: Mapping[str, Tensor], out: list[Rebuilt], parts: l
     for sigma_rel, average in one.tensors(like).items():
         for rebuilt, part in zip(out, parts, strict=True):
             for k, v in average.items():
-                rebuilt.tensors[k].add_(v.float(), alpha=part[Profile(one.step, sigma_rel)])
+                rebuilt.tensors[k].add_(v, alpha=part[Profile(one.step, sigma_rel)])
