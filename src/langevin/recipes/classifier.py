@@ -5,6 +5,7 @@ runs/NAME-k/classifier/   config.json  classifier.safetensors  manifest.json
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from langevin import __version__, data, registry, store
-from langevin.config import parse, read_yaml
+from langevin import __version__, registry, store
 from langevin.data.dataset import Dataset
 from langevin.diffusion import Condition, GaussianDiffusion, Schedule
 from langevin.diffusion.parametrization import Parametrization
 from langevin.diffusion.weights import Weight
-from langevin.errors import DataError, RefusedError, UsageError
+from langevin.errors import RefusedError, UsageError
 from langevin.guidance import NoisyClassifier
 from langevin.model import Model, load
 from langevin.networks import default_size
 from langevin.networks.base import Network
 from langevin.recipes import plan
 from langevin.recipes.console import Console
+from langevin.recipes.reopen import reopen
+from langevin.recipes.signals import StopRequest, at_each_evaluation, stop_requests
 from langevin.rng import Noise, SampleNoise
 from langevin.training import TrainState, fit
 from langevin.training.feed import Feed
@@ -62,10 +64,18 @@ def train_classifier(
     model = load(run)
     if not model.classes:
         raise UsageError("this run was trained without labels: there is nothing to classify", where=str(run))
-    config = parse(read_yaml(run / "config.yaml"), where=str(run / "config.yaml"))
-    dataset = data.open(config.data.path, **config.data.model_dump(exclude={"path", "flip"}))
-    if (run / "data.sha256").read_text() != dataset.fingerprint:
-        raise DataError("the data are not those of the run", where=config.data.path, help="put them back")
+    with stop_requests() as stop, console:
+        return _train(run, target, model, {"steps": steps, "minutes": minutes}, seed, console, stop)
+
+
+def _train(
+    run: Path, target: Path, model: Model, given: Mapping[str, Any], seed: int, console: Console, stop: StopRequest
+) -> Path:
+    def heed() -> None:
+        stop.heed("stopped before the classifier was done: nothing of it is kept")
+
+    config, dataset = reopen(run, heed)
+    steps, minutes = given["steps"], given["minutes"]
     budget = {"steps": steps, "minutes": minutes or (None if steps else 1.0)}
     own = {"seed": seed, "ema": (0.05,), "uncertainty": False, "micro_batch": None, **budget}
     mean = plan.noise_mean(dataset.shape) + LATER
@@ -76,31 +86,31 @@ def train_classifier(
     state = TrainState.start(classifier.network, config)
     rows, batch = dataset.train_indices, config.batch or 1
     feed = Feed(dataset, model.codec, rows, seed, batch, mirror=config.data.flip, device=device)
-    with console:
-        for metrics in fit(classifier, feed, config, state, compute=surprise):
-            text = f"step {metrics.step:,}  nats {metrics.loss:.3f}"
-            console.progress("training", metrics.progress, text, step=metrics.step, loss=metrics.loss)
-        console.done()
-        classifier.network.load_state_dict({**classifier.network.state_dict(), **state.averages[0.05]})
-        classifier.eval()
-        _say_accuracy(classifier, feed, dataset, console)
-        described = {
-            "format": FORMAT,
-            "langevin": __version__,
-            "classes": list(model.classes),
-            "schedule": registry.describe(model.denoiser.process.schedule),
-            "parametrization": registry.describe(model.denoiser.parametrization),
-            "network": spec,
-        }
+    at_each_evaluation(classifier.network, heed)
+    for metrics in fit(classifier, feed, config, state, compute=surprise):
+        text = f"step {metrics.step:,}  nats {metrics.loss:.3f}"
+        console.progress("training", metrics.progress, text, step=metrics.step, loss=metrics.loss)
+    console.done()
+    classifier.network.load_state_dict({**classifier.network.state_dict(), **state.averages[0.05]})
+    classifier.eval()
+    _say_accuracy(classifier, feed, dataset, console)
+    described = {
+        "format": FORMAT,
+        "langevin": __version__,
+        "classes": list(model.classes),
+        "schedule": registry.describe(model.denoiser.process.schedule),
+        "parametrization": registry.describe(model.denoiser.parametrization),
+        "network": spec,
+    }
 
-        def write(folder: Path) -> None:
-            (folder / "config.json").write_text(json.dumps(described, indent=1), "utf-8")
-            store.write_tensors(folder / "classifier.safetensors", classifier.network.state_dict())
+    def write(folder: Path) -> None:
+        (folder / "config.json").write_text(json.dumps(described, indent=1), "utf-8")
+        store.write_tensors(folder / "classifier.safetensors", classifier.network.state_dict())
 
-        store.write_folder(target, write, size=store.size_of(classifier.network.state_dict()))
-        console.say(f"classifier {target}")
-        name = shlex.quote(model.classes[0])
-        console.say(f"next       langevin sample {shlex.quote(str(run))} --label {name} --classifier-scale 4")
+    store.write_folder(target, write, size=store.size_of(classifier.network.state_dict()))
+    console.say(f"classifier {target}")
+    name = shlex.quote(model.classes[0])
+    console.say(f"next       langevin sample {shlex.quote(str(run))} --label {name} --classifier-scale 4")
     return target
 
 

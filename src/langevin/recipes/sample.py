@@ -14,6 +14,7 @@ from langevin.guidance import ClassifierGuidance
 from langevin.model import Model, load, locate, modality_of
 from langevin.recipes.classifier import load_classifier
 from langevin.recipes.plan import device
+from langevin.recipes.signals import at_each_evaluation, stop_requests
 from langevin.registry import build, describe
 from langevin.solvers.base import Solver
 from langevin.solvers.grids import Grid
@@ -63,8 +64,10 @@ def sample(
     labels = model.labels(seeds, [label[k % len(label)] for k in range(n)] if label else None)
     batch = settings.pop("batch", 64)
     recipe = _recipe(model, run, target, settings)
-    items = _draw(model, run, seeds, labels, recipe, batch)
-    made = _write(model, items, target, _rows(model, recipe, seeds, labels) if metadata else None)
+    with stop_requests() as stop:
+        at_each_evaluation(model.denoiser, lambda: stop.heed("stopped while drawing: nothing is written"))
+        items = _draw(model, run, seeds, labels, recipe, batch)
+        made = _write(model, items, target, _rows(model, recipe, seeds, labels) if metadata else None)
     what = f"{made[0]}" if len(made) == 1 else f"{len(made)} files in {target}"
     named = settings.get("solver") is not None or settings.get("grid") is not None
     how = f"{recipe['steps']} steps of {recipe['solver']['name']}"

@@ -1,6 +1,7 @@
 """`langevin tune`: the steps of a trained model, fitted to it; kept in its folder and used by `langevin sample` from then on."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from langevin.errors import UsageError
 from langevin.model import Model, load, locate
 from langevin.recipes.console import Console
 from langevin.recipes.plan import device
+from langevin.recipes.signals import StoppedError, at_each_evaluation, stop_requests
 from langevin.registry import describe
 from langevin.rng import keyed
 
@@ -48,20 +50,29 @@ def tune(
     if not 8 <= seeds <= 100_000:
         raise UsageError(f"tuning takes 8 to 100,000 seeds, not {seeds:,}")
     console = console or Console("auto")
-    model = load(folder).to(device())
-    found: dict[int, Tuned] = {}
-    for n in dict.fromkeys(steps):
-        found[n] = one = _tune(model, n, seeds, batch, _telling(console, n))
-        console.done()
-        of = f"{seeds - seeds // 2} held-out seeds, distance to {FINE} steps over the spread"
-        change = "kept" if one.error == one.default_error else "tuned" if one.gained else "built in"
-        console.say(f"{n:>3} steps  {one.default_error:.4f} -> {one.error:.4f}, {change}: {_named(one)}   ({of})")
-    better = {n: one for n, one in found.items() if one.error < one.default_error}
-    if better:
-        _keep(folder, better, seeds)
-        console.say(
-            f"made       {folder / 'config.json'}: `sampling.tuned` for {', '.join(map(str, sorted(better)))} steps"
-        )
+    model, found, wanted = load(folder).to(device()), dict[int, Tuned](), list(dict.fromkeys(steps))
+    with stop_requests() as stop:
+        at_each_evaluation(model.denoiser, lambda: stop.heed("stopped"))
+        for n in wanted:
+            try:
+                one = _tune(model, n, seeds, batch, _telling(console, n))
+            except StoppedError:  # what was found by then is kept
+                break
+            finally:
+                console.done()
+            found[n] = one
+            of = f"{seeds - seeds // 2} held-out seeds, distance to {FINE} steps over the spread"
+            change = "kept" if one.error == one.default_error else "tuned" if one.gained else "built in"
+            console.say(f"{n:>3} steps  {one.default_error:.4f} -> {one.error:.4f}, {change}: {_named(one)}   ({of})")
+        better = {n: one for n, one in found.items() if one.error < one.default_error}
+        if better:
+            _keep(folder, better, seeds)
+            console.say(
+                f"made       {folder / 'config.json'}: `sampling.tuned` for {', '.join(map(str, sorted(better)))} steps"
+            )
+        if left := " ".join(f"--steps {n}" for n in wanted if n not in found):
+            again = f"langevin tune {shlex.quote(str(run))} {left} --seeds {seeds}"
+            stop.heed(f"stopped while tuning, {len(found)} of {len(wanted)} done and kept", help=again)
     console.say(f"next       langevin sample {run} --steps {min(better or found)}")
     return found
 
