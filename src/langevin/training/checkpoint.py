@@ -12,6 +12,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from torch import Tensor
 
 from langevin import __version__, store
 from langevin.errors import RefusedError
+from langevin.finite import refuse_broken
 from langevin.model import Model
+from langevin.training import layout
 from langevin.training.state import TrainState
 
 FORMAT = 2
+PARTS = ("config.json", "model.safetensors", "training.safetensors", "state.json")
 _FOLDER = re.compile(r"step-(\d{1,12})")
 
 
@@ -66,12 +70,20 @@ def save(run: Path, model: Model, state: TrainState, *, keep: int = 2, held_out:
 
     Raises:
         DiskError: no room, or the disk refused; the former checkpoints are intact.
+        DivergedError: weights, averages or state that are not finite; nothing is written.
     """
     numbers, tensors = state.numbers(), state.tensors()
     path = run / "checkpoints" / f"step-{state.step:09d}"
     if path.exists() and _holds(path, numbers, held_out):
         return path
-    facts = {"format": FORMAT, "langevin": __version__, "held_out": held_out, "numbers": numbers}
+    refuse_broken({**tensors, **model.tensors()}, where=str(path))
+    facts = {
+        "format": FORMAT,
+        "langevin": __version__,
+        "held_out": held_out,
+        "unmoved": layout.unmoved(state),
+        "numbers": numbers,
+    }
 
     def write(folder: Path) -> None:
         model.write(folder)
@@ -80,7 +92,7 @@ def save(run: Path, model: Model, state: TrainState, *, keep: int = 2, held_out:
 
     size = store.size_of(tensors) + store.size_of(model.tensors())
     store.write_folder(path, write, size=size, replace=path.exists())
-    store.verify(path)
+    store.verify(path, PARTS)
     known = saved(run)
     kept = known[:keep] + _by_loss(known)[:1]
     for one in known:
@@ -100,13 +112,14 @@ def newest(run: Path, warn: Callable[[str], None]) -> Path | None:
     Damaged ones are put aside as `damaged-step-...`, so that they never count among those to keep.
     """
     if (run / "checkpoints").is_dir():
-        store.clean(run / "checkpoints")
+        store.clean(run / "checkpoints", alone=True)
     for folder in folders(run):
         try:
-            store.verify(folder)
+            store.verify(folder, PARTS)
         except RefusedError as error:
             warn(f"{error}; put aside, going back to the one before")
-            folder.rename(store.free_path(folder.with_name(f"damaged-{folder.name}")))
+            with suppress(OSError):  # where it cannot be moved it is passed over again the next time
+                folder.rename(store.free_path(folder.with_name(f"damaged-{folder.name}")))
             continue
         return folder
     return None
@@ -115,16 +128,58 @@ def newest(run: Path, warn: Callable[[str], None]) -> Path | None:
 def restore(folder: Path, model: Model, state: TrainState) -> None:
     """Put a verified checkpoint's weights and state into a model and state made from the same config.
 
+    All of it is compared with the model and the state before anything of them is changed. A checkpoint of an older format is
+    brought up to this one as it is read; its folder stays as it is.
+
     Raises:
-        RefusedError: it belongs to another model.
+        RefusedError: it is of a newer format, or belongs to another model or run; nothing has been changed.
     """
-    tensors = store.read_tensors(folder / "model.safetensors", expected=model.tensors())
-    raw = {k.removeprefix("raw."): v for k, v in tensors.items() if k.startswith("raw.")}
-    state.network.load_state_dict(raw)
-    facts: dict[str, Any] = store.read_json(folder / "state.json")
-    numbers = facts["numbers"] if "format" in facts else facts
-    extra: dict[str, Tensor] = store.read_tensors(folder / "training.safetensors")
-    state.restore(extra, numbers)
+    weights = store.read_tensors(folder / "model.safetensors", expected=model.tensors())
+    tensors = store.read_tensors(folder / "training.safetensors")
+    facts = migrated(read_facts(folder), tensors)
+    layout.refuse_others(state, tensors, facts["numbers"], facts.get("unmoved"), where=str(folder))
+    state.restore(tensors, facts["numbers"])
+    state.load({k.removeprefix("raw."): v for k, v in weights.items() if k.startswith("raw.")})
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """state.json, as it is. Raises RefusedError where it is unreadable or of a newer format."""
+    facts = store.read_json(folder / "state.json")
+    form = facts.get("format", 1)
+    if not isinstance(form, int) or form < 1:
+        raise RefusedError(f"no checkpoint has the format {form!r}", where=str(folder / "state.json"))
+    if form > FORMAT:
+        raise RefusedError(
+            f"the checkpoint is of format {form}, written by langevin {facts.get('langevin')}; this is langevin "
+            f"{__version__}, which reads up to format {FORMAT}",
+            where=str(folder),
+            help="upgrade langevin",
+        )
+    return facts
+
+
+def migrated(facts: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """What state.json says, brought up to this format, in memory: the files it was read from are not touched.
+
+    Args:
+        facts: of `read_facts`.
+        tensors: of training.safetensors; a migration may rename them in this mapping.
+    """
+    facts = dict(facts)
+    for form in range(facts.get("format", 1), FORMAT):
+        facts = MIGRATIONS[form](facts, tensors)
+    return facts
+
+
+def _from_1(facts: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Format 1 had the numbers alone, and those of the clock among them."""
+    clock = {k: facts.get(k) for k in ("elapsed", "began")}
+    numbers = {"clock": clock} | {k: v for k, v in facts.items() if k not in clock}
+    return {"format": 2, "langevin": None, "held_out": None, "unmoved": None, "numbers": numbers}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any], dict[str, Tensor]], dict[str, Any]]] = {1: _from_1}
+"""From a format to the next."""
 
 
 def _look(folder: Path) -> Saved:
@@ -149,13 +204,13 @@ def _holds(folder: Path, numbers: dict[str, Any], held_out: float | None) -> boo
     if not _is_sound(folder):
         return False
     facts = store.read_json(folder / "state.json")
-    same = facts.get("numbers", facts) == json.loads(json.dumps(numbers))
+    same = facts.get("format") == FORMAT and facts.get("numbers") == json.loads(json.dumps(numbers))
     return same and (held_out is None or facts.get("held_out") == held_out)
 
 
 def _is_sound(folder: Path) -> bool:
     try:
-        store.verify(folder)
+        store.verify(folder, PARTS)
     except RefusedError:
         return False
     return True
