@@ -2,12 +2,14 @@
 
     torchrun --nproc-per-node 8 -m langevin train photos/ --parallel fsdp
 
-Each rank takes its part of every batch; order, times, noise and dropped conditions are those of the whole batch. Its loss
-is the sum over its part divided by the size of the batch, so that the gradient is the mean over the whole batch, whatever the
-parts are. What decides the course of a run is the same on all ranks: losses are put together in the order of the batch, the
-gradient's norm is that of all of it, rank 0's clock is everybody's, and who is asked to stop has all others stop at the same
-step. Weights are copied to every rank (ddp) or cut into shards (fsdp: Zhao et al. 2023, arXiv:2304.11277), whose full tensors
-are put together for what is written. Nothing is pickled: numbers go as JSON, tensors as they are.
+Rank 0 leads: it runs what a single process runs, and calls the others to their part, which is a step, a share of an evaluation,
+the shards of what is written. They write nothing, say nothing and decide nothing, but that they fail or are asked to stop.
+
+Each rank takes its part of every batch; order, times, noise and dropped conditions are those of the whole batch. Its loss is
+the sum over its part divided by the size of the batch, so that the gradient is the mean over the batch, whatever the parts
+are. What a step depends on is the same on all ranks: losses are put together in the order of the batch, the gradient's norm
+is that of all of it, the clock is rank 0's. Weights are copied to every rank (ddp) or cut into shards (fsdp: Zhao et al. 2023,
+arXiv:2304.11277). Nothing is pickled: numbers go as JSON, tensors as they are.
 """
 
 import itertools
@@ -16,11 +18,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -30,10 +31,12 @@ from langevin.training.heartbeat import Heartbeat
 
 T = TypeVar("T")
 Parallel = Literal["ddp", "fsdp"]
+Call = Literal["step", "average", "weights", "tensors", "take", "load", "numbers", "use", "evaluate", "leave"]
+CALLS: tuple[Call, ...] = get_args(Call)
 PATIENCE = timedelta(minutes=60)
 """So long a collective waits; who is dead is found much earlier, by the heartbeat."""
-_NAMES = {str(d).removeprefix("torch."): d for d in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
-_NAMES |= {str(d).removeprefix("torch."): d for d in (torch.int64, torch.int32, torch.uint8, torch.bool)}
+DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
+DTYPES |= {str(d).removeprefix("torch."): d for d in (torch.int64, torch.int32, torch.uint8, torch.bool)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +64,17 @@ class World:
         """Whether this process writes and speaks."""
         return self.rank == 0
 
+    def parts(self, count: int) -> list[slice]:
+        """Which of `count` things are each rank's."""
+        return [slice(r * count // self.size, (r + 1) * count // self.size) for r in range(self.size)]
+
     def part(self, count: int) -> slice:
-        """Which of `count` things are this rank's."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        """Which of them are this rank's."""
+        return self.parts(count)[self.rank]
+
+    def under(self, parallel: Parallel | None) -> "World":
+        """The same processes, with weights spread over them so; ddp where nothing is said."""
+        return replace(self, parallel=(parallel or "ddp") if self.size > 1 else None)
 
     def shard(self, module: nn.Module) -> None:
         """Under fsdp, cut the parameters of a module over the ranks, in place; its names stay."""
@@ -122,31 +133,21 @@ class World:
         mine[most * columns :] = torch.tensor(numbers, dtype=torch.float64)
         every = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(every, mine)
-        lengths = [(r + 1) * total // self.size - r * total // self.size for r in range(self.size)]
-        parts = [one[: n * columns].view(n, columns) for one, n in zip(every, lengths, strict=True)]
-        return torch.cat(parts), [one[most * columns :].tolist() for one in every]
+        counts = [part.stop - part.start for part in self.parts(total)]
+        found = [one[: n * columns].view(n, columns) for one, n in zip(every, counts, strict=True)]
+        return torch.cat(found), [one[most * columns :].tolist() for one in every]
 
-    def gather(self, mine: np.ndarray, total: int) -> np.ndarray:
-        """(total, ...) rows of all ranks in order, from this rank's `part(total)` of them; any dtype."""
-        if self.size == 1:
-            return mine
-        most = -(-total // self.size)
-        width = int(np.prod(mine.shape[1:], dtype=int)) * mine.dtype.itemsize
-        padded = np.zeros((most, width), np.uint8)
-        padded[: len(mine)] = np.ascontiguousarray(mine).view(np.uint8).reshape(len(mine), width)
-        every = [torch.empty(most, width, dtype=torch.uint8) for _ in range(self.size)]
-        dist.all_gather(every, torch.from_numpy(padded))
-        lengths = [(r + 1) * total // self.size - r * total // self.size for r in range(self.size)]
-        joined = np.concatenate([one.numpy()[:n] for one, n in zip(every, lengths, strict=True)])
-        return joined.view(mine.dtype).reshape(total, *mine.shape[1:])
+    def call(self, what: Call, *numbers: float) -> None:
+        """Rank 0: say what all do next, with up to three numbers. The others learn it from `hear`."""
+        if self.size > 1 and self.is_main:
+            said = [CALLS.index(what), *numbers]
+            dist.broadcast(torch.tensor(said + [0.0] * (4 - len(said)), dtype=torch.float64), 0)
 
-    def agree(self, value: int) -> int:
-        """The largest that any rank says. All have to call it."""
-        if self.size == 1:
-            return value
-        said = torch.tensor(value)
-        dist.all_reduce(said, dist.ReduceOp.MAX)
-        return int(said)
+    def hear(self) -> tuple[Call, list[float]]:
+        """The other ranks: what rank 0 says next."""
+        said = torch.zeros(4, dtype=torch.float64)
+        dist.broadcast(said, 0)
+        return CALLS[int(said[0])], said[1:].tolist()
 
     def share(self, make: Callable[[], T]) -> T:
         """What rank 0 makes, a JSON value, on all ranks; however long it takes."""
@@ -168,7 +169,7 @@ class World:
         table = self.share(lambda: [[k, list(v.shape), str(v.dtype).removeprefix("torch.")] for k, v in mine.items()])
         found = {}
         for name, shape, dtype in table:
-            found[name] = mine[name] if self.is_main else torch.empty(shape, dtype=_NAMES[dtype])
+            found[name] = mine[name] if self.is_main else torch.empty(shape, dtype=DTYPES[dtype])
             dist.broadcast(found[name], 0)
         return found
 
@@ -188,10 +189,6 @@ class World:
     def _wait(self, key: str) -> None:
         while not self._store.check([key]):
             time.sleep(0.05)
-
-    def barrier(self) -> None:
-        """Wait for all."""
-        self.agree(0)
 
 
 ALONE = World()
@@ -253,11 +250,10 @@ def total_norm(parameters: Iterable[Tensor]) -> Tensor:
 
 
 @contextmanager
-def join(parallel: Parallel | None, kind: str) -> Iterator[World]:
+def join(kind: str) -> Iterator[World]:
     """The world that the environment tells of (torchrun sets RANK, WORLD_SIZE, MASTER_ADDR, ...), inside the block.
 
     Args:
-        parallel: how weights are spread; ddp where it is not given.
         kind: "cpu" (gloo) or "cuda" (nccl, and gloo for what lies on the CPU); the device is that of LOCAL_RANK.
 
     Raises:
@@ -287,7 +283,7 @@ def join(parallel: Parallel | None, kind: str) -> Iterator[World]:
     dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=PATIENCE, **at)
     heartbeat = Heartbeat(_client(False), rank, size)
     try:
-        yield World(rank, size, device, parallel or "ddp", heartbeat, store)
+        yield World(rank, size, device, "ddp", heartbeat, store)
     except BaseException as error:
         _tell(heartbeat, error)
         raise
@@ -299,12 +295,10 @@ def _tell(heartbeat: Heartbeat, error: BaseException) -> None:
     """Tell the others of an error of this rank. Ends the process in silence where another rank has said the same."""
     if isinstance(error, RuntimeError) and _is_lost(error):
         heartbeat.await_verdict()
-    code = error.exit_code if isinstance(error, LangevinError) else 1
-    if code in (75, 130):  # all ranks stop at the same step
+    code = error.exit_code if isinstance(error, LangevinError) else error.code if isinstance(error, SystemExit) else 1
+    if code in (0, 75, 130):  # rank 0 has called all others to leave
         heartbeat.stop()
-        if heartbeat.me.rank:
-            raise SystemExit(code) from None
-    elif not heartbeat.fail(f"{error}" if code != 1 else f"{type(error).__name__}: {error}", code):
+    elif not heartbeat.fail(f"{error}" if code != 1 else f"{type(error).__name__}: {error}", int(code or 1)):
         raise SystemExit(code) from None
 
 

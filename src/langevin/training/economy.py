@@ -33,7 +33,7 @@ def economise(network: nn.Module, config: TrainConfig, device: torch.device, *, 
         lay_channels_last(network)
     if config.checkpoint_activations:
         for block in blocks(network):
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)  # type: ignore[method-assign]
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
     if config.compile is True or (config.compile == "auto" and on_gpu):
         network.compile()
 

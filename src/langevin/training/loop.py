@@ -96,13 +96,13 @@ def fit(
     def clock() -> float:
         return before + time.perf_counter() - start
 
-    state.elapsed = world.share(clock)  # from here on rank 0's clock comes with the losses of each step
-    if state.step == 0:
-        state.began = state.elapsed
+    if state.step == 0 and world.is_main:
+        state.began = clock()
     denoiser.train()
     while True:
-        state.elapsed = clock() if world.size == 1 else state.elapsed
-        progress = terms.share(state.step) if terms.steps else state.elapsed / (60 * (config.minutes or 0))
+        if world.is_main:  # whose clock it is; the others have it from the call to the step
+            state.elapsed = clock()
+        progress = terms.spent(state.step, state.elapsed)
         if config.private and config.private.steps:
             progress = max(progress, state.draw / config.private.steps)
         if progress >= 1:
@@ -112,6 +112,7 @@ def fit(
         at = terms.share(state.step + 0.5) if terms.steps else _course(state, 60 * (config.minutes or 0))
         warmth = terms.warmth(at, config.optimizer.warmup)
         lr = state.rate * max(warmth * learning_rate(at, config.optimizer), 1e-6 * config.optimizer.lr)
+        world.call("step", state.elapsed, state.began)
         batch = feed.at(state.draw)
         losses, troubles = in_parts(
             lambda now, batch=batch: find(denoiser, batch, now, state, weight, compute),  # type: ignore[misc]
@@ -121,7 +122,7 @@ def fit(
             early=world.size == 1 and state.step < sitting + FIRST_STEPS,  # others would wait for the part that failed
         )
         silent = None if config.private else silence(denoiser, batch.x0, losses.t, weight)
-        losses, said = replace(losses, silent=silent).pooled(world, feed.batch, (clock(), stop.asked if stop else 0))
+        losses, said = replace(losses, silent=silent).pooled(world, feed.batch, [stop.asked if stop else 0])
         loss, slopes = losses.mean(), gradients(moved)
         state.scale.down(slopes)
         total = total_norm(moved)
@@ -151,9 +152,10 @@ def fit(
             state.average()
             state.guard.heed(loss, mean_silence(losses.silent, losses.importance), state.step, lr)
         state.optimizer.zero_grad(set_to_none=True)
-        state.elapsed = clock() if world.size == 1 else said[0][0]
-        if stop and (signals := [one[1] for one in said if one[1]]):
-            stop.heard(int(max(signals)))
+        if world.is_main:
+            state.elapsed = clock()
+        if stop and any(asked := [int(one[0]) for one in said]):
+            stop.heard(max(asked))
         yield Metrics(
             state.step,
             min(progress, 1.0),

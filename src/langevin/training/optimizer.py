@@ -11,6 +11,7 @@ from torch import Tensor
 from langevin import registry
 from langevin.config import OptimizerConfig
 from langevin.errors import RefusedError, UsageError, nearest
+from langevin.training.distributed import like
 from langevin.training.parameters import chosen, refuse_unknown
 
 ROOM = "langevin.training.optimizers"
@@ -133,9 +134,11 @@ def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], num
     state = optimizer.state_dict()
     index = {name: i for g in state["param_groups"] for name, i in zip(g["param_names"], g["params"], strict=True)}
     memory: dict[str, dict[str, Any]] = {k: dict(v) for k, v in numbers.get("memory", {}).items()}
+    moved = {name: p for g in optimizer.param_groups for name, p in zip(g["param_names"], g["params"], strict=True)}
     for name, value in tensors.items():
         key, _, parameter = name.partition(".")
-        memory.setdefault(parameter, {})[key] = value.clone()
+        own_shape = parameter in moved and value.shape == moved[parameter].shape
+        memory.setdefault(parameter, {})[key] = like(moved[parameter], value) if own_shape else value.clone()
     if other := memory.keys() - index.keys():
         raise RefusedError(f"the checkpoint has an optimizer's memory of {min(other)}, which is not trained here")
     groups = state["param_groups"]

@@ -12,7 +12,7 @@ from langevin.diffusion.times import LossAware, TimeLaw
 from langevin.errors import RefusedError
 from langevin.registry import build
 from langevin.training import ema, optimizer
-from langevin.training.distributed import ALONE, World, full, like
+from langevin.training.distributed import ALONE, Call, World, full, like
 from langevin.training.guard import Guard
 from langevin.training.parameters import freeze, kinds
 from langevin.training.scale import LossScale
@@ -38,7 +38,7 @@ class TrainState:
         scale: of the loss, in float16.
         guard: what is remembered of numbers that went wrong.
         terms: what it is trained under; the config's where there are none.
-        looked: step at which the held-out loss was last measured.
+        world: all processes of the run; rank 0's methods have the others do their part.
     """
 
     network: nn.Module
@@ -56,7 +56,7 @@ class TrainState:
     scale: LossScale = field(default_factory=LossScale)
     guard: Guard = field(default_factory=Guard)
     terms: Terms | None = None
-    looked: int = 0
+    world: World = ALONE
 
     @staticmethod
     def start(network: nn.Module, config: TrainConfig, world: World = ALONE) -> "TrainState":
@@ -73,7 +73,7 @@ class TrainState:
         law = build(config.times, TimeLaw, foreign=True)
         secret = Secret.new() if config.private else None
         scale = LossScale.of(config.precision)
-        return TrainState(network, averages, moves, law, uncertainty, secret=secret, scale=scale)
+        return TrainState(network, averages, moves, law, uncertainty, secret=secret, scale=scale, world=world)
 
     @property
     def draw(self) -> int:
@@ -86,10 +86,8 @@ class TrainState:
             ema.update(average.values(), self.network.parameters(), self.step, sigma_rel)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is a tensor, by name, but the raw weights (the model has them).
-
-        Shards are put together: all processes have to call it, and rank 0 has what is whole.
-        """
+        """All that is a tensor, by name, but the raw weights. Shards are put together for rank 0."""
+        self._gather("tensors")
         out = {f"ema.{s}.{k}": v for s, average in self.averages.items() for k, v in average.items()}
         out |= {f"optimizer.{k}": v for k, v in optimizer.tensors(self.optimizer).items()}
         if self.uncertainty is not None:
@@ -98,6 +96,20 @@ class TrainState:
             out |= {"law.moments": self.law.moments, "law.counts": self.law.counts}
         return full(out)
 
+    def weights(self) -> dict[str, Tensor]:
+        """The raw weights by name. Shards are put together for rank 0."""
+        self._gather("weights")
+        return full(self.network.state_dict())
+
+    def average_of(self, sigma_rel: float) -> dict[str, Tensor]:
+        """The average of that width by name. Shards are put together for rank 0."""
+        self._gather("average", list(self.averages).index(sigma_rel))
+        return full(self.averages[sigma_rel])
+
+    def _gather(self, what: Call, *numbers: float) -> None:
+        if self.world.parallel == "fsdp":
+            self.world.call(what, *numbers)
+
     def numbers(self) -> dict[str, Any]:
         """All that is a number; what follows the wall clock is apart, under "clock"."""
         return {
@@ -105,7 +117,6 @@ class TrainState:
             "rate": self.rate,
             "skipped": self.skipped,
             "guard": self.guard.numbers(),
-            "looked": self.looked,
             "terms": None if self.terms is None else asdict(self.terms),
             "clock": {"elapsed": self.elapsed, "began": self.began},
             "optimizer": optimizer.numbers(self.optimizer),
@@ -113,15 +124,39 @@ class TrainState:
             **({} if self.secret is None else {"lost": self.lost, "secret": [f"{w:016x}" for w in self.secret.words]}),
         }
 
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Take on raw weights, those of rank 0 on all processes."""
+        self.world.call("load")
+        found, own = self.world.share_tensors(lambda: weights), self.network.state_dict()
+        self.network.load_state_dict({k: like(own[k], v) if k in own else v for k, v in found.items()})
+
+    def tell(self) -> None:
+        """Rank 0's numbers were changed, and the others take them on."""
+        self.world.call("numbers")
+        if self.world.size > 1:
+            self._take(self.world.share(self.numbers))
+
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """Take on a saved state, given the raw weights already. Raises RefusedError where names do not match."""
+        """Take on a saved state but its raw weights, that of rank 0 on all processes.
+
+        Raises:
+            RefusedError: names do not match.
+        """
+        self.world.call("take")
+        tensors, numbers = self.world.share_tensors(lambda: tensors), self.world.share(lambda: numbers)
+        self._take(numbers)
+        self._hold(tensors, numbers)
+
+    def _take(self, numbers: dict[str, Any]) -> None:
         clock = numbers.get("clock", numbers)
         self.elapsed, self.began = float(clock["elapsed"]), float(clock["began"])
         self.step, self.rate, self.skipped = int(numbers["step"]), float(numbers["rate"]), int(numbers["skipped"])
-        self.lost, self.looked = int(numbers.get("lost", 0)), int(numbers.get("looked", 0))
+        self.lost = int(numbers.get("lost", 0))
         self.terms = Terms(**numbers["terms"]) if numbers.get("terms") else None
         self.guard = Guard.of(numbers.get("guard", {}))
         self.scale = LossScale(**numbers.get("scale", asdict(self.scale)))
+
+    def _hold(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         try:
             with torch.no_grad():
                 for sigma_rel, average in self.averages.items():
