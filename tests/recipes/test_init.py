@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 
 import langevin
-from langevin import cli, data, store
+from langevin import data, store
+from langevin.cli.main import run as command
 from langevin.config import parse
 from langevin.errors import RefusedError, UsageError
 from langevin.recipes import init, plan
@@ -143,7 +144,8 @@ def test_all_that_does_not_fit_is_told_and_refused_unless_the_rest_may_start_fre
         _first(new, **where)
     for said in ("enter.bias", r"leave.weight (1, 8, 5, 5), not (1, 8, 3, 3)", "another.weight", "--init-partial"):
         assert said in str(caught.value)
-    fresh = plan.make(parse({"data": {"path": str(new)}, **{"network": where["network"]}}), data.open(new))
+    dataset = data.open(new)
+    fresh = plan.make(plan.resolve(parse({"data": {"path": str(new)}, "network": where["network"]}), dataset), dataset)
     _, model, said = _first(new, **where, init_partial=True)
     found, untouched = model.denoiser.network.state_dict(), fresh.denoiser.network.state_dict()
     assert torch.equal(found["enter.weight"], tensors["enter.weight"])
@@ -208,7 +210,7 @@ def test_nothing_in_a_source_is_run(new, in_tmp):
         with pytest.raises(RefusedError) as caught:
             init.source(name)
         assert caught.value.exit_code == 7
-        assert cli.main.run(["train", str(new), "--steps", "2", "--init", name]) == 7
+        assert command(["train", str(new), "--steps", "2", "--init", name]) == 7
     assert not Path("ran").exists()
     assert not Path("runs").exists()
 
@@ -221,11 +223,11 @@ def test_mistakes_on_the_command_line_leave_no_folder(old, new, in_tmp, capsys):
         (["--set", "network.widths=[16,16]"], "--init-partial"),
         (["--set", "optimizer.name=moun"], "did you mean `muon`"),
     ):
-        assert cli.main.run([*start, *more]) == 2
+        assert command([*start, *more]) == 2
         assert said in capsys.readouterr().err
-    assert cli.main.run(["train", str(new), "--steps", "2", "--init", str(old.path) + "-9"]) == 2
+    assert command(["train", str(new), "--steps", "2", "--init", str(old.path) + "-9"]) == 2
     assert not list(Path("runs").glob("*")) if Path("runs").exists() else True
-    assert cli.main.run([*start, "--freeze", "down.*", "--freeze", "up.*"]) == 0
+    assert command([*start, "--freeze", "down.*", "--freeze", "up.*"]) == 0
     said = capsys.readouterr().out
     assert "M trained)" in said
     assert "classes    conditions.classes.label.weight: 1 of 2 by name" in said

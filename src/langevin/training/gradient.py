@@ -11,6 +11,7 @@ from langevin.config import TrainConfig
 from langevin.diffusion.parametrization import noise_level
 from langevin.diffusion.weights import Weight
 from langevin.rng import SampleNoise
+from langevin.training.chance import chance
 from langevin.training.distributed import ALONE, World
 from langevin.training.feed import Batch
 from langevin.training.state import TrainState
@@ -75,7 +76,7 @@ def gradient(
         part = slice(k, k + size)
         x0, some = batch.x0[part], {name: value[part] for name, value in batch.cond.items()}
         with world.travelling(denoiser, state.uncertainty, last=k + size >= len(batch)):
-            with torch.autocast(x0.device.type, half, enabled=half is not None):
+            with chance(batch.keys[part], x0.device), torch.autocast(x0.device.type, half, enabled=half is not None):
                 loss = compute(denoiser, x0, t[part], SampleNoise(batch.keys[part]), weight, cond=some)
             each.append(loss.detach())
             if state.uncertainty is not None:

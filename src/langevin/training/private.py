@@ -28,6 +28,7 @@ from langevin.config import PrivateConfig, TrainConfig
 from langevin.diffusion.weights import Weight
 from langevin.errors import UsageError
 from langevin.rng import SampleNoise
+from langevin.training.chance import chance
 from langevin.training.feed import Batch, Feed
 from langevin.training.gradient import Loss, Losses
 from langevin.training.secret import CHOICE, NOISE, Secret
@@ -86,7 +87,8 @@ def private_gradient(
         x0, eps = batch.x0[part], SampleNoise(batch.keys[part])(batch.x0[part])
         cond = {name: value[part].unflatten(0, (-1, K)) for name, value in batch.cond.items()}
         x0, eps = x0.unflatten(0, (-1, K)), eps.unflatten(0, (-1, K))
-        found, losses = per_sample_gradients(denoiser, compute, weight, x0, t[rows], eps, importance[rows], cond)
+        with chance(batch.keys[part], device):
+            found, losses = per_sample_gradients(denoiser, compute, weight, x0, t[rows], eps, importance[rows], cond)
         for k, cut in clipped_sum(found, settings.clip)[0].items():
             total[k] += cut
         each.append(losses.detach())
@@ -113,7 +115,8 @@ def per_sample_gradients(
         out: Tensor = functional_call(cost, parameters, item)
         return out
 
-    found, losses = vmap(grad_and_value(one), in_dims=(None, 0, 0, 0, 0, 0))(wanted, x0, t, eps, scale, cond)
+    every = vmap(grad_and_value(one), in_dims=(None, 0, 0, 0, 0, 0), randomness="different")
+    found, losses = every(wanted, x0, t, eps, scale, cond)
     return {k.removeprefix("denoiser."): g for k, g in found.items()}, losses
 
 
