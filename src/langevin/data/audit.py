@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from langevin.data.dataset import Audit, Dataset
+from langevin.data.sanity import remarks
 from langevin.data.show import grid
 from langevin.errors import UsageError
 
@@ -54,6 +55,7 @@ def _lines(dataset: Dataset, audit: Audit) -> Iterator[str]:
     if audit.constant_channels:
         where = ", ".join(str(c) for c in audit.constant_channels)
         yield f"  warning    channel {where} is constant: nothing to learn from it"
+    yield from (f"  warning    {plain(remark)}" for remark in remarks(dataset))
     yield f"duplicates   {audit.exact_duplicates:,} repeat another exactly, {len(audit.near_duplicates):,} pairs look alike"
     if audit.near_duplicates:
         pairs = [f"{plain(dataset.names[i])} ~ {plain(dataset.names[j])}" for i, j in audit.near_duplicates[:_NAMED]]

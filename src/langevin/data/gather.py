@@ -22,6 +22,7 @@ from langevin.data import cache
 from langevin.data.fit import Options, chosen, composed, fitted
 from langevin.data.layout import Layout, cleared, laid_out
 from langevin.data.pictures import Header, header
+from langevin.data.sanity import first_broken
 from langevin.data.sources.arrays import as_pictures
 from langevin.data.sources.base import Blocks, Encoded, Source, Unusable
 from langevin.data.writer import Writer
@@ -167,7 +168,7 @@ def _from_blocks(source: Source, options: Options, scratch: Path, progress: Prog
         if alpha is None:
             alpha = items.shape[-1] == 4 and dtype != "float32" and (options.matte is not None or _looks_clear(items))
         usable = np.isfinite(items).all((1, 2, 3))
-        rejects |= {done + int(i): Unusable("NOT_FINITE", "nan or infinite values") for i in np.flatnonzero(~usable)}
+        rejects |= {done + int(i): Unusable("NOT_FINITE", first_broken(items[i])) for i in np.flatnonzero(~usable)}
         sources = [done + int(i) for i in np.flatnonzero(usable)]
         found, items = items.shape[1:3], items[usable]
         if alpha and options.matte is not None:

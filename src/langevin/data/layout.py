@@ -7,6 +7,7 @@ import numpy as np
 
 from langevin.data.fit import Options, composed, fitted
 from langevin.data.pictures import Header, decode
+from langevin.data.sanity import first_broken
 from langevin.data.sources.base import Unusable
 
 
@@ -42,7 +43,7 @@ def laid_out(data: bytes, head: Header, layout: Layout, options: Options) -> Ite
     every = options.frames == "all" and head.frames > 1
     for picture in decode(data, every_frame=every, at_least=2 * max(size) if resize else None):
         if picture.dtype.kind == "f" and not np.isfinite(picture).all():
-            raise Unusable("NOT_FINITE", "nan or infinite levels")
+            raise Unusable("NOT_FINITE", first_broken(picture if picture.ndim == 3 else picture[..., None]))
         picture = _deepened(picture, layout.dtype)
         clear = picture.shape[2] == 4
         matte = options.matte or (0, 0, 0)

@@ -13,7 +13,7 @@ from typing import Any
 
 from langevin import data
 from langevin.config import TrainConfig, parse, read_yaml, with_settings, write_yaml
-from langevin.data import audit
+from langevin.data import audit, sanity
 from langevin.data.dataset import Dataset
 from langevin.errors import UsageError
 from langevin.recipes import plan, provenance
@@ -197,6 +197,7 @@ def _open(config: TrainConfig, console: Console, stop: StopRequest, again: str) 
 
     dataset = data.open(config.data.path, **settings, progress=progress)
     console.done()
+    sanity.refuse_constant(dataset)
     dataset.require(2, "training")
     for line in audit.report(dataset).splitlines():
         console.say(line)
