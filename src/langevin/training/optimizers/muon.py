@@ -5,8 +5,8 @@ networks", 2024); everything that is no hidden matrix follows AdamW.
 
 The factor gives the update AdamW's size (Liu et al., "Muon is Scalable for LLM Training", 2025, eq. 4), so that one learning
 rate serves both. A kernel (out, in, *size) is taken for the matrix (out, in * size) that it multiplies a patch by, and that of a
-transposed convolution, (in, out, *size), likewise for (in, out * size). A hidden matrix must be whole on its process: of one
-that is spread over several (FSDP), gather the gradient first.
+transposed convolution, (in, out, *size), likewise for (in, out * size). Of a matrix that is cut over processes, momenta stay
+cut; what is to be made orthogonal is put together on each of them.
 """
 
 from collections import defaultdict
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from langevin.training.distributed import full, is_shard, like
 from langevin.training.optimizers.adamw import AdamW as _AdamW
 
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -98,8 +99,10 @@ class Muon(_AdamW):
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         memory = [self.state[p]["momentum_buffer"] for p in same]
         torch._foreach_lerp_(memory, grads, 1 - self.momentum)
-        ahead = torch.stack(torch._foreach_lerp(grads, memory, self.momentum)).flatten(2)
+        parts = {str(k): u for k, u in enumerate(torch._foreach_lerp(grads, memory, self.momentum))}
+        ahead = torch.stack(list(full(parts, everywhere=True).values())).flatten(2)
         scale = 0.2 * max(ahead.shape[-2:]) ** 0.5
         torch._foreach_mul_(same, 1 - lr * weight_decay)
-        updates = orthogonal(ahead, self.steps).view(-1, *same[0].shape).unbind()
+        whole = orthogonal(ahead, self.steps).view(-1, *same[0].shape).unbind()
+        updates = [like(p, update) if is_shard(p) else update for p, update in zip(same, whole, strict=True)]
         torch._foreach_add_(same, updates, alpha=-lr * scale)
