@@ -1,0 +1,173 @@
+"""When a run looks at itself, on how many items, and what it makes of what it sees.
+
+The first look comes after 64 steps, each later one when the run has grown by a share, at first, and at even distances later:
+a small set is overfitted early in a run and a large one late. When and how much is a function of steps and batch; a
+run by minutes takes the steps that it seems to come to. Rows of looks in metrics.jsonl hold all that is needed to go on,
+and to judge again.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin.diffusion import Denoiser
+from langevin.diffusion.times import TimeLaw
+from langevin.diffusion.weights import Weight
+from langevin.evaluation.noise_levels import LEVELS, LevelLoss, held_out_loss
+from langevin.evaluation.verdict import Verdict, judge, looks_of
+from langevin.training.feed import Feed
+
+FIRST = 64
+"""Steps before the first look."""
+SHARE = 0.02
+"""Of a run's passes through the network, so many may go into looks; a step takes three a sample."""
+PIECES = ((12, SHARE), (8, SHARE), (6, SHARE), (4, 0.05), (3, 0.05))
+"""Looks lie a budget over the first of these apart, where the second, a share, then leaves each look enough items."""
+LEAST, MOST = 16, 128
+"""Losses a look takes at each noise level, on either side."""
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """When to look and at how much.
+
+    Attributes:
+        steps: of the whole run, as far as is known.
+        pieces: of the run, in which the looks are apart.
+        count: losses a look takes at each noise level of held-out items, and as many of training items.
+    """
+
+    steps: int
+    pieces: int
+    count: int
+
+    @staticmethod
+    def of(steps: int, batch: int) -> "Rhythm":
+        """For a run of so many steps; one that is too short for looks has no pieces and looks at its end alone."""
+        for pieces, share in PIECES:
+            rhythm = Rhythm(steps, pieces, MOST)
+            number, place = 1, FIRST
+            while rhythm.worthwhile(place / steps):
+                number, place = number + 1, rhythm.after(place)
+            fits = 3 * steps * batch / (2 * LEVELS * number)
+            if share * fits >= LEAST and number > 1:
+                return Rhythm(steps, pieces, min(max(int(SHARE * fits), LEAST), MOST))
+        return Rhythm(steps, 0, LEAST)
+
+    def after(self, step: float) -> int:
+        """The step of the look after one at `step`."""
+        return int(step + max(min(5 * step, self.steps) / max(self.pieces, 1), 1))
+
+    def worthwhile(self, share: float) -> bool:
+        """Whether to look at that share of the run: not shortly before the end, where there is a look anyway."""
+        return bool(self.pieces) and share < 1 - 0.5 / self.pieces
+
+
+class Looks:
+    """The looks of one sitting.
+
+    Args:
+        rows: of looks before it, from metrics.jsonl; those at other items than these are passed over.
+        feed: of the run.
+        law: the time law as the run began with it: the levels stay where they are.
+        steps: of the run; None for one by minutes.
+        seconds: of the run; None for one by steps.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        feed: Feed,
+        law: TimeLaw,
+        weight: Weight,
+        *,
+        steps: int | None,
+        seconds: float | None = None,
+    ) -> None:
+        self.feed, self.law, self.weight, self.steps, self.seconds = feed, law, weight, steps, seconds
+        held_out, training = feed.dataset.held_out_indices, feed.indices
+        named = np.concatenate([held_out, [-1], training]).astype("<i8").tobytes() + feed.dataset.fingerprint.encode()
+        self.on = hashlib.sha256(named).hexdigest()[:8]
+        self.rows = [dict(row) for row in rows if row.get("on") == self.on]
+        self.rhythm = Rhythm.of(steps, feed.batch) if steps else None
+        self._next = self.rhythm.after(self.rows[-1]["step"]) if self.rhythm and self.rows else FIRST
+        self._items: tuple[_Items, _Items] | None = None
+        self._spent = self._longest = 0.0
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the looks say by now; None before the first."""
+        return judge(looks_of(self.rows)) if self.rows else None
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last look is the best so far."""
+        return bool(self.rows[-1]["held_out"] <= min(row["held_out"] for row in self.rows))
+
+    def due(self, step: int, share: float) -> bool:
+        """Whether to look after `step`, `share` of the budget."""
+        if step < self._next:
+            return False
+        if self.seconds and self._spent + self._longest > SHARE * self.seconds * (0.5 + share):
+            return False  # dearer than was thought
+        rhythm = self._rhythm(step, share)
+        if not rhythm.pieces and not self.steps:
+            self._next = 2 * step  # steps may become faster
+        return rhythm.worthwhile(share)
+
+    def look(self, step: int, share: float, denoiser: Denoiser) -> tuple[LevelLoss, dict[str, Any]]:
+        """Measure the loss on held-out items (on training items where none is held out).
+
+        Returns:
+            it, and what else a row of metrics.jsonl says.
+        """
+        began, rhythm = time.perf_counter(), self._rhythm(step, share)
+        if self._items is None:
+            count = self.rows[0]["count"] if self.rows else rhythm.count
+            self._items = self._some(self.feed.dataset.held_out_indices, count), self._some(self.feed.indices, count)
+        unseen, seen = self._items
+        training = self._loss(seen, denoiser)
+        level = self._loss(unseen, denoiser) if len(unseen.x0) else training
+        more: dict[str, Any] = {"training": training.mean, "training_levels": training.losses}
+        if level is not training:
+            gap, error = level.above(training)
+            more |= {"gap": gap.tolist(), "gap_error": error.tolist()}
+        more |= {"count": seen.draws * len(seen.x0), "on": self.on, "training_items": _rounded(training.items)}
+        more["held_out_items"] = _rounded(level.items) if level is not training else []
+        row = {"step": step, "held_out": level.mean, "ratios": level.ratios, "levels": level.losses, **more}
+        self.rows = [*(r for r in self.rows if r["step"] < step), row]
+        self._next = rhythm.after(step)
+        self._longest = max(self._longest, time.perf_counter() - began)
+        self._spent += time.perf_counter() - began
+        return level, more
+
+    def _rhythm(self, step: int, share: float) -> Rhythm:
+        """That of a run of so many steps, as far as can be told now."""
+        return self.rhythm or Rhythm.of(round(step / max(share, 1e-9)), self.feed.batch)
+
+    def _some(self, rows: NDArray[np.intp], count: int) -> "_Items":
+        chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int)] if len(rows) else rows
+        return _Items(*self.feed.items(chosen), draws=max(1, count // max(len(chosen), 1)))
+
+    def _loss(self, items: "_Items", denoiser: Denoiser) -> LevelLoss:
+        seed = self.feed.seed
+        return held_out_loss(denoiser, items.x0, items.cond, self.law, self.weight, draws=items.draws, seed=seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Items:
+    """What is looked at: items in model space, their conditions, and how often each is."""
+
+    x0: Tensor
+    cond: Mapping[str, Tensor]
+    draws: int
+
+
+def _rounded(losses: Sequence[float]) -> list[float]:
+    return [float(f"{loss:.6g}") for loss in losses]
