@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from langevin.evaluation.noise_levels import LevelLoss
@@ -71,10 +72,11 @@ def affordable(step: int, batch: int, evaluations: int) -> int:
 
 def candidates(run: Path, state: TrainState, widths: Sequence[float], say: Callable[[str], None]) -> Iterable[Average]:
     """Raw weights, tracked averages, and of `widths` those that the run's snapshots can give at this step."""
-    like = dict(state.network.named_parameters())
-    yield Average("raw", 0.0, {k: v.detach() for k, v in like.items()})
-    for sigma_rel, tensors in state.averages.items():
-        yield Average("tracked", sigma_rel, tensors)
+    like = {k: torch.empty(p.shape, dtype=p.dtype, device="meta") for k, p in state.network.named_parameters()}
+    weights = state.weights()
+    yield Average("raw", 0.0, {k: weights[k].detach() for k in like})
+    for sigma_rel in state.averages:
+        yield Average("tracked", sigma_rel, state.average_of(sigma_rel))
     others = [s for s in widths if s not in state.averages]
     found = snapshots.sound(run, like, say) if others else []
     for one in snapshots.rebuild(found, others, like, step=state.step) if found else ():

@@ -14,8 +14,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from langevin.config import TrainConfig
+from langevin.diffusion import NetworkDenoiser
 from langevin.errors import DivergedError, UsageError
 from langevin.training.distributed import DTYPES, World
+from langevin.training.economy import economise
+from langevin.training.parameters import freeze
 
 if TYPE_CHECKING:
     from langevin.recipes.session import Session
@@ -38,6 +41,17 @@ def refuse_unfit(config: TrainConfig, world: World) -> None:
             f"a batch of {batch} in micro-batches of {config.micro_batch} is cut differently on {parts} processes",
             help=f"a batch that is a multiple of {parts}, or --parallel ddp",
         )
+
+
+def spread(denoiser: NetworkDenoiser, config: TrainConfig, world: World) -> NetworkDenoiser:
+    """What is trained: the denoiser's network, which is prepared in place, on all processes, beginning with rank 0's weights."""
+    network = denoiser.network
+    if world.size > 1:
+        network.load_state_dict(world.share_tensors(network.state_dict))
+    freeze(network, config.freeze)
+    economise(network, config, world.device, sharded=world.parallel == "fsdp")
+    world.shard(network)
+    return NetworkDenoiser(world.copies(network), denoiser.process, denoiser.parametrization)
 
 
 class Crew:

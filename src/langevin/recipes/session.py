@@ -2,12 +2,9 @@
 
 import copy
 import dataclasses
-import json
-import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,21 +14,24 @@ from langevin.config import TrainConfig
 from langevin.data.dataset import Dataset
 from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
-from langevin.errors import LangevinError, UsageError
+from langevin.errors import DivergedError, MemoryShortError, UsageError
 from langevin.evaluation.noise_levels import LEVELS, LevelLoss, held_out_loss
 from langevin.model import Model
 from langevin.networks import keep_memory
-from langevin.recipes import averages, init, plan
-from langevin.recipes.console import Console, one_line
-from langevin.recipes.outcome import Run, measure, preview
+from langevin.recipes import averages, crew, init, plan, provenance, rescue, resume, shortage
+from langevin.recipes.console import Console
+from langevin.recipes.outcome import Run, measure, preview, save_picture
 from langevin.recipes.pace import Pace, words
-from langevin.recipes.signals import StopRequest
+from langevin.recipes.rows import Rows
+from langevin.recipes.signals import StoppedError, StopRequest, at_each_evaluation, going_on
 from langevin.recipes.watch import Began, Event, Finished, Looked, Stepped, Trained, Watcher
 from langevin.registry import build
 from langevin.training import Metrics, TrainState, checkpoint, fit, private
+from langevin.training.distributed import World
 from langevin.training.feed import Feed
 from langevin.training.private import PrivateFeed
 from langevin.training.snapshots import Snapshots
+from langevin.training.terms import Terms
 
 HELD_OUT = 256
 """So many held-out items the loss is measured on."""
@@ -42,20 +42,13 @@ LOOK_SECONDS = 5.0
 CHECKPOINT_SECONDS = 120.0
 
 
-class StoppedError(LangevinError):
-    """The run was asked to stop and has saved; `exit_code` is 75 or 130."""
-
-    def __init__(self, what: str, *, exit_code: int, help: str) -> None:
-        super().__init__(what, help=help)
-        self.exit_code = exit_code
-
-
 class Session:
     """One sitting of a run: builds what it trains, trains, looks from time to time, and finishes.
 
     Args:
         started: `time.perf_counter()` from which the budget counts.
         watchers: told of everything that happens; see `watch`.
+        world: all processes of the run; each has a session, rank 0 runs it and the others follow (`crew`).
     """
 
     def __init__(
@@ -67,15 +60,22 @@ class Session:
         stop: StopRequest,
         started: float,
         watchers: Sequence[Watcher] = (),
+        world: World | None = None,
     ) -> None:
         keep_memory()
         self.folder, self.config, self.dataset = folder, config, dataset
         self.console, self.stop, self.started, self.watchers = console, stop, started, watchers
-        self.device = torch.device(plan.device())
+        self.world = world or World(device=torch.device(plan.device()))
+        crew.refuse_unfit(config, self.world)
+        self.device = self.world.device
         self.model = plan.make(config, dataset).to(self.device)
-        if config.init is not None and checkpoint.newest(folder, console.say) is None:
+        if config.init is not None and self.world.is_main and checkpoint.newest(folder, console.say) is None:
             init.begin(self.model, config, console.say)
-        self.state = TrainState.start(self.model.denoiser.network, config)
+        self.averaged = copy.deepcopy(self.model.denoiser).eval().requires_grad_(False)
+        at_each_evaluation(self.averaged, self._heed)
+        self.crew = crew.Crew(self.world, self.averaged.network)
+        self.trained = crew.spread(self.model.denoiser, config, self.world)
+        self.state = TrainState.start(self.model.denoiser.network, config, self.world)
         kind, more = (
             (PrivateFeed, {"state": self.state, "draws": config.private.draws}) if config.private else (Feed, {})
         )
@@ -88,9 +88,10 @@ class Session:
             drop=config.dropout,
             mirror=config.data.flip,
             device=self.device,
+            rank=self.world.rank,
+            world=self.world.size,
             **more,
         )
-        self.averaged = copy.deepcopy(self.model.denoiser).eval().requires_grad_(False)
         self.weight = build(dict(config.weight or {}), Weight, foreign=True)
         self.law = build(dict(config.times), TimeLaw, foreign=True)  # as it began: the levels stay where they are
         self.unseen_are_seen = not len(dataset.held_out_indices)
@@ -111,6 +112,7 @@ class Session:
             level,
             averages=self.measured,
             done=f"{self.state.step:,} steps of {self.config.batch}, {self.state.elapsed / 60:.1f} min, seed {self.config.seed}"
+            + self._other_data()
             + (
                 f"; differentially private: {spent}" if (spent := private.spent(self.config, self.state, count)) else ""
             ),
@@ -127,14 +129,31 @@ class Session:
             self.console.say(f"going on from step {self.state.step:,} ({self.state.elapsed / 60:.1f} min done)")
         elif (self.folder / "checkpoints").exists():
             self.console.say("no sound checkpoint is left: the run starts over")
-        _drop_rows_after(self.folder / "metrics.jsonl", self.state.step)
-        self.snapshots = Snapshots(self.folder, self.state.step, self._progress(), self.console.say)
+        self._settle()
+        budget = f"{self.config.steps} steps" if self.config.steps else f"{self.config.minutes} min"
+        self.snapshots = Snapshots(self.folder, self.state.step, self._progress(), self.console.say, budget=budget)
         self._say_plan()
         self._tell(Began(self.folder, self.config, self.model, self.feed, self.law, self.unseen, self.state.step))
-        self._train()
+        self._persist()
         level = self._publish()
         self._tell(Trained(self.state.step, level))
         return level
+
+    def _settle(self) -> None:
+        """Take on the terms of this sitting, where those of the one before were others."""
+        state, config = self.state, self.config
+        terms = Terms(self.feed.batch, config.steps, config.minutes, self.dataset.fingerprint)
+        if state.terms is not None:
+            items = len(self.dataset.train_indices)
+            terms, notes = state.terms.then(
+                terms, step=state.step, elapsed=state.elapsed, began=state.began, items=items
+            )
+            for note in notes:
+                self.console.say(f"note       {note}")
+        state.terms, self.feed = terms, dataclasses.replace(self.feed, offset=terms.offset)
+        self.config = config.model_copy(update={"steps": terms.steps})
+        resume.keep(self.folder, self.config)
+        state.tell()
 
     def _tell(self, event: Event) -> None:
         for watcher in self.watchers:
@@ -154,37 +173,86 @@ class Session:
         if self.unseen_are_seen:
             self.console.say("note       too few items to hold any out: the held-out loss is that of training items")
 
+    def _persist(self) -> None:
+        """Train to the end; where numbers go wrong the run is sent back."""
+        while True:
+            try:
+                return self._train()
+            except DivergedError as error:
+                self.console.done()
+                row = rescue.send_back(self.folder, error, self.model, self.state, self._anew, self.console.say)
+                self._settle()
+                self._save(rescue.held_out_of(self.folder, self.state.step))
+                rescue.log(self.folder / "metrics.jsonl", row)
+                self.started = time.perf_counter()
+            except MemoryShortError:
+                self.console.done()
+                if self.world.parallel != "fsdp":  # other shards are with processes that wait for this one's step
+                    self._save()
+                self.console.say(shortage.table(self.config, self.model, self.state))
+                raise
+
+    def _anew(self) -> TrainState:
+        model = plan.make(self.config, self.dataset).to(self.device)
+        if self.config.init is not None:
+            init.begin(model, self.config, self.console.say)
+        return TrainState.start(model.denoiser.network, self.config)
+
+    def steps(self) -> Iterator[Metrics]:
+        """The steps of this sitting."""
+        settings = {"started": self.started, "world": self.world, "stop": self.stop}
+        return fit(self.trained, self.feed, self.config, self.state, **settings)
+
+    def hear_numbers(self) -> None:
+        """Take on what rank 0 has changed."""
+        self.state.tell()
+        if self.state.terms:
+            self.feed = dataclasses.replace(self.feed, offset=self.state.terms.offset)
+
     def _train(self) -> None:
         looked, saved, seen = int(self._progress() * LOOKS), time.perf_counter(), time.perf_counter()
         pace = Pace()
         smooth: float | None = None
         held_out: float | None = None
         self._refuse_spent_budget()
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as rows:
-            for metrics in fit(self.model.denoiser, self.feed, self.config, self.state, started=self.started):
-                smooth = metrics.loss if smooth is None else 0.98 * smooth + 0.02 * metrics.loss
-                clock = pace(self.feed.batch)
-                text = f"step {metrics.step:,}  loss {smooth:.4f}  {words(clock)}"
-                if held_out is not None:
-                    text += f"  held-out {held_out:.4f}"
-                facts, now = dataclasses.asdict(metrics), self._progress()
-                rows.write(one_line({**facts, "clock": clock}) + "\n")
-                self.console.progress("training", now, text, **facts, held_out=held_out, clock=clock)
-                self._tell(Stepped(metrics, now, clock, self._first_average))
-                self.snapshots.look(self.state.step, now, lambda: self.state.averages)
-                if int(now * LOOKS) > looked and now < 1 and time.perf_counter() - seen > LOOK_SECONDS:
-                    looked = int(now * LOOKS)
-                    held_out = self._look(metrics, rows)
-                    pace.pause()
-                    seen = time.perf_counter()
-                if time.perf_counter() - saved > CHECKPOINT_SECONDS or self.stop:
-                    rows.flush()
-                    self._save()
-                    saved = time.perf_counter()
-                self._heed()
+        with Rows(self.folder / "metrics.jsonl", self.state.step) as rows:
+            try:
+                for metrics in self.steps():
+                    smooth = metrics.loss if smooth is None else 0.98 * smooth + 0.02 * metrics.loss
+                    clock = pace(self.feed.batch)
+                    text = f"step {metrics.step:,}  loss {smooth:.4f}  {words(clock)}"
+                    if held_out is not None:
+                        text += f"  held-out {held_out:.4f}"
+                    facts, now = metrics.facts(), self._progress()
+                    rows.stepped(metrics, clock)
+                    self.console.progress("training", now, text, **facts, held_out=held_out, clock=clock)
+                    rescue.tell(self.console.say, metrics)
+                    self._tell(Stepped(metrics, now, clock, self._first_average))
+                    self.snapshots.look(self.state.step, now, self._averages)
+                    if int(now * LOOKS) > looked and now < 1 and time.perf_counter() - seen > LOOK_SECONDS:
+                        looked = int(now * LOOKS)
+                        held_out = self._look(rows)
+                        pace.pause()
+                        seen = time.perf_counter()
+                    if time.perf_counter() - saved > CHECKPOINT_SECONDS and not self.state.guard.doubtful:
+                        rows.flush()
+                        self._save()
+                        saved = time.perf_counter()
+                    self._heed()
+            except StoppedError:
+                rows.flush()
+                self._save()
+                raise
+            rows.flush()
         self.console.done()
-        self.snapshots.finish(self.state.step, self.state.averages)
+        self.snapshots.finish(self.state.step, self._averages())
         self._save()
+
+    def _other_data(self) -> str:
+        """For the card, where the data changed on the way."""
+        assert self.state.terms is not None
+        since, known = self.state.terms.since, provenance.before(self.folder)
+        return f"; these data from step {since:,} on, before that {known}" if since and known else ""
 
     def _refuse_spent_budget(self) -> None:
         spent = time.perf_counter() - self.started
@@ -195,32 +263,21 @@ class Session:
             )
 
     def _heed(self) -> None:
-        """Leave where that was asked for; everything is saved when this is called."""
-        if self.stop:
-            raise StoppedError(
-                f"stopped at step {self.state.step:,} and saved",
-                exit_code=self.stop.exit_code,
-                help=f"langevin train --resume {shlex.quote(str(self.folder))}",
-            )
+        """Leave where that was asked for."""
+        self.stop.heed(f"stopped at step {self.state.step:,} and saved", help=going_on(self.folder))
 
     def _progress(self) -> float:
-        if self.config.steps:
-            return self.state.step / self.config.steps
-        return self.state.elapsed / (60 * (self.config.minutes or 1))
+        assert self.state.terms is not None
+        return self.state.terms.spent(self.state.step, self.state.elapsed)
 
-    def _look(self, metrics: Metrics, rows: Any) -> float:
+    def _look(self, rows: Rows) -> float:
         """Held-out loss and a preview, with the first average."""
-        level = self.loss(self.state.averages[self.config.ema[0]])
-        row = {"step": metrics.step, "held_out": level.mean, "ratios": level.ratios, "levels": level.losses}
-        rows.write(json.dumps(row) + "\n")
-        self.console.say(f"step {metrics.step:>7,}  loss {metrics.loss:.4f}  held-out {level.mean:.4f}")
-        previews = self.folder / "previews"
-        previews.mkdir(exist_ok=True)
-        target = previews / f"step-{metrics.step:09d}.png"
+        step, level = self.state.step, self.loss(self.state.average_of(self.config.ema[0]))
         sheet = preview(self.averaged_model())
-        if not target.exists():
-            sheet.save(target)
-        self._tell(Looked(metrics.step, level, sheet))
+        save_picture(sheet, self.folder / "previews" / f"step-{step:09d}.png")
+        rows.looked(step, level)
+        self.console.say(f"step {step:>7,}  held-out {level.mean:.4f}")
+        self._tell(Looked(step, level, sheet))
         return level.mean
 
     def _use(self, weights: Mapping[str, Tensor]) -> None:
@@ -228,14 +285,18 @@ class Session:
         own = dict(self.averaged.network.named_parameters())
         for name, value in weights.items():
             own[name].data = value.to(self.device)
+        self.crew.stale = True
+
+    def _averages(self) -> dict[float, dict[str, Tensor]]:
+        return {sigma_rel: self.state.average_of(sigma_rel) for sigma_rel in self.state.averages}
 
     def _first_average(self) -> Model:
-        self._use(self.state.averages[self.config.ema[0]])
+        self._use(self.state.average_of(self.config.ema[0]))
         return self.averaged_model()
 
     def averaged_model(self) -> Model:
         """The model with the average that is in use; it shares the run's tensors."""
-        return dataclasses.replace(self.model, denoiser=self.averaged, raw=self.model.denoiser.network.state_dict())
+        return dataclasses.replace(self.model, denoiser=self.averaged, raw=self.state.weights())
 
     def loss(self, weights: Mapping[str, Tensor]) -> LevelLoss:
         """The loss of these weights on held-out items; `averaged_model` has them afterwards."""
@@ -243,9 +304,9 @@ class Session:
         x0, cond = self.unseen
         return held_out_loss(self.averaged, x0, cond, self.law, self.weight, seed=self.config.seed)
 
-    def _save(self) -> None:
-        self._use(self.state.averages[self.config.ema[0]])
-        checkpoint.save(self.folder, self.averaged_model(), self.state)
+    def _save(self, held_out: float | None = None) -> None:
+        self._use(self.state.average_of(self.config.ema[0]))
+        checkpoint.save(self.folder, self.averaged_model(), self.state, held_out=held_out)
 
     def _publish(self) -> LevelLoss:
         """The average with the lowest held-out loss becomes the model."""
@@ -257,19 +318,3 @@ class Session:
         self._use(best.average.tensors)
         self.console.say(averages.table(self.measured))
         return best.level
-
-
-def _drop_rows_after(path: Path, step: int) -> None:
-    """Forget the metrics of steps that a killed run had done after its last checkpoint; they are done again."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):
-            continue  # the line that was being written
-    beside = path.with_suffix(".jsonl.tmp")
-    beside.write_text("".join(line + "\n" for line in kept), "utf-8")
-    beside.replace(path)

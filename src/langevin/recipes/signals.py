@@ -41,6 +41,15 @@ class StopRequest:
         return self.signal is not None
 
     @property
+    def asked(self) -> int:
+        """The signal that this process got, or 0."""
+        return self.signal or 0
+
+    def heard(self, signal: int) -> None:
+        """Another process of the run got it."""
+        self.signal = self.signal or signal
+
+    @property
     def exit_code(self) -> int:
         """130 or 75."""
         return 130 if self.signal == signal.SIGINT else 75
