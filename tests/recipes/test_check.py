@@ -120,6 +120,13 @@ def test_wrong_mathematics_turns_it_red(monkeypatch: pytest.MonkeyPatch) -> None
     assert "each named loss is a weight on the error of x0" in wrong(run_checks(solvers={}))
 
 
+def test_a_wrong_average_turns_it_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    from langevin.training import ema
+
+    monkeypatch.setattr(ema, "beta", lambda step, sigma_rel: (1 - 1 / step) ** ema.gamma_of(sigma_rel))
+    assert "average of width 0.08 from 16 snapshots of others" in wrong(run_checks(solvers={}))
+
+
 def test_wrong_token_mathematics_turns_it_red(monkeypatch: pytest.MonkeyPatch) -> None:
     from langevin.diffusion.process import MaskedDiffusion, UniformDiffusion
 

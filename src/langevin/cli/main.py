@@ -52,6 +52,7 @@ def train(
     out: str | None = None,
     seed: int | None = None,
     resume: Path | None = None,
+    accept_changed_data: Annotated[bool, Switch] = False,
     init: str | None = None,
     init_partial: Annotated[bool, Switch] = False,
     freeze: Annotated[list[str] | None, Parameter(negative=())] = None,
@@ -75,7 +76,9 @@ def train(
         size: side of the pictures; chosen from the data.
         out: name of the run: its folder is runs/NAME-1, or the next number that is free.
         seed: of everything random.
-        resume: a run's folder, to go on with it; nothing else is needed.
+        resume: a run's folder, to go on with it; nothing else is needed. With more --minutes or --steps, of the whole run, it
+            trains longer; --set micro_batch, batch and sampling may change too.
+        accept_changed_data: with --resume: go on though the data have changed, with an epoch of the new ones.
         init: a run, a model or a .safetensors file whose weights are the first ones; RUN:raw for those that are no average.
         init_partial: what does not fit there may start fresh.
         freeze: parameters that are not trained, by pattern of their names, such as 'down.*'; may be repeated.
@@ -104,6 +107,7 @@ def train(
         config=config,
         settings=settings,
         resume=resume,
+        accept_changed_data=accept_changed_data,
         init=init,
         init_partial=init_partial,
         freeze=freeze or (),
@@ -231,6 +235,60 @@ def classifier(
 
 
 @app.command
+def search(
+    path: str | None = None,
+    *,
+    trials: int | None = None,
+    minutes_per_trial: float | None = None,
+    steps_per_trial: int | None = None,
+    space: Path | None = None,
+    confirm: Annotated[bool, Switch] = False,
+    out: str | None = None,
+    size: int | None = None,
+    seed: int | None = None,
+    resume: Path | None = None,
+    config: Path | None = None,
+    set: Annotated[list[str] | None, Parameter(negative=())] = None,
+    json: Annotated[bool, Switch] = False,
+) -> None:
+    """Look for a better recipe than the default one, in many short runs on your own data.
+
+    Args:
+        path: as for `langevin train`.
+        trials: how many runs in all; 20 where it is not given.
+        minutes_per_trial: wall clock of each; 5 where neither it nor --steps-per-trial is given.
+        steps_per_trial: number of steps of each instead.
+        space: a YAML file that says what may change; a small space around the recipe where it is not given.
+        confirm: run the best and the default recipe with two more seeds, and say whether the gap is more than noise.
+        out: name of the search: its folder is searches/NAME-1, or the next number that is free.
+        size: side of the pictures; chosen from the data.
+        seed: of everything random.
+        resume: a search's folder, to go on with it, or to take part in it from another process.
+        config: a YAML file of the recipe to begin with.
+        set: one setting of that recipe, such as optimizer.name=muon; may be repeated.
+        json: one JSON object a line.
+    """
+    from langevin.recipes.console import Console
+    from langevin.recipes.search import search as run
+
+    run(
+        path,
+        trials=trials,
+        minutes_per_trial=minutes_per_trial,
+        steps_per_trial=steps_per_trial,
+        space=space,
+        confirm=confirm,
+        out=out,
+        size=size,
+        seed=seed,
+        config=config,
+        settings=dict(_setting(text) for text in set or []),
+        resume=resume,
+        console=Console("json" if json else "auto"),
+    )
+
+
+@app.command
 def animate(run: Path) -> None:
     """Make an animation of the samples that a run drew as it went, from the same seeds.
 
@@ -240,6 +298,30 @@ def animate(run: Path) -> None:
     from langevin.recipes.animate import animate as make
 
     print(f"made       {make(run)}")
+
+
+@app.command
+def ema(
+    run: Path,
+    *,
+    sigma_rel: float | None = None,
+    step: int | None = None,
+    publish: Annotated[bool, Switch] = False,
+    json: Annotated[bool, Switch] = False,
+) -> None:
+    """Make a model with an average of the weights of any width, after the run; without a width, the best on held-out data.
+
+    Args:
+        run: a run's folder; the model is written into it, as ema-WIDTH.
+        sigma_rel: the width as a share of the run, such as 0.08; widths are compared on held-out data where it is not given.
+        step: of which the average is; the last one where it is not given.
+        publish: make it the run's model; the former one is kept beside it.
+        json: one JSON object a line.
+    """
+    from langevin.recipes.console import Console
+    from langevin.recipes.ema import ema as average
+
+    average(run, sigma_rel=sigma_rel, step=step, publish=publish, console=Console("json" if json else "auto"))
 
 
 def _interval(text: str) -> list[float]:

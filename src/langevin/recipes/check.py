@@ -15,6 +15,7 @@ from langevin.exact import CategoricalDenoiser, identities, oracles, token_oracl
 from langevin.recipes import guidance_oracles, solver_oracles
 from langevin.solvers import Solver
 from langevin.solvers.grids import Karras
+from langevin.training import ema
 
 Reading = tuple[str, float, float, float]
 """Name, expected, found, tolerance."""
@@ -88,6 +89,27 @@ def _likelihood() -> Iterator[Reading]:
     for x, expected in ((-1.0, -0.736128), (0.0, -1.483614), (0.6, -0.359323), (1.5, -2.890573)):
         yield f"evidence lower bound at {x:g}", expected, identities.elbo(VE(), x), 3e-6
     yield "that bound on VE and on flow", 0, identities.elbo(VE(), 0.3) - identities.elbo(Flow(), 0.3), 1e-9
+
+
+def _averages() -> Iterator[Reading]:
+    for sigma_rel, gamma in ((0.05, 16.972), (0.1, 6.937), (0.15, 3.558)):
+        yield f"average of width {sigma_rel:g}: gamma", gamma, ema.gamma_of(sigma_rel), 5e-4
+    steps, every = 320, 20
+    share = torch.arange(1, steps + 1, dtype=torch.float64)[:, None] / steps
+    weights = torch.cat([torch.cos(9 * share), share.sqrt(), torch.sin(400 * share)], 1)
+    averages = {s: torch.zeros(3, dtype=torch.float64) for s in (0.05, 0.1, 0.08, 0.15)}
+    stored, kept = [], []
+    for step in range(1, steps + 1):
+        for sigma_rel, average in averages.items():
+            ema.update([average], [weights[step - 1]], step, sigma_rel)
+        if step % every == 0:
+            stored += [ema.Profile(step, s) for s in (0.05, 0.1)]
+            kept += [averages[s].clone() for s in (0.05, 0.1)]
+    for sigma_rel in (0.08, 0.15):
+        x, _ = ema.mixture(ema.Profile(steps, sigma_rel), stored)
+        rebuilt, tracked = torch.from_numpy(x) @ torch.stack(kept), averages[sigma_rel]
+        miss = (rebuilt - tracked).norm() / tracked.norm()
+        yield f"average of width {sigma_rel:g} from 16 snapshots of others", 0, miss.item(), 1e-3
 
 
 def _tokens() -> Iterator[Reading]:
@@ -166,6 +188,7 @@ def _groups(solvers: Mapping[str, Solver[Any]]) -> Iterator[tuple[str, str, Call
     yield "tables", "published tables", _tables
     yield "likelihood", "density of a mixture", _likelihood
     yield "guidance", "law of Gaussian data", _guidance
+    yield "averages", "the average tracked beside it", _averages
     yield "tokens", "every state of a table, listed", _tokens
     for name, solver in solvers.items():
         yield (
