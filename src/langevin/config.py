@@ -82,6 +82,14 @@ class ParallelConfig(Part):
     name: Literal["ddp", "fsdp"] = "ddp"
 
 
+class CheckpointsConfig(Part):
+    """How often a run is saved, and what of it is kept. The one with the lowest held-out loss is kept in any case."""
+
+    keep: int = Field(2, ge=1, description="so many of the newest are kept")
+    every_minutes: float | None = Field(None, gt=0, description="2 where nothing is said")
+    every_steps: int | None = Field(None, ge=1)
+
+
 class TrainConfig(Part):
     """A training run."""
 
@@ -117,6 +125,7 @@ class TrainConfig(Part):
     init: str | None = Field(None, description="first weights: a run, a model or a safetensors file; `RUN:raw` for raw ones")
     init_partial: bool = Field(False, description="what does not fit there may start fresh")
     sampling: SamplingConfig = SamplingConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
     track: tuple[str, ...] = Field((), description="trackers that draw the run's course: tensorboard, wandb")
     private: PrivateConfig | None = Field(
         None, description="differentially private training; none where it is not given"

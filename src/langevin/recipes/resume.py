@@ -13,7 +13,17 @@ from langevin.errors import UsageError, nearest
 from langevin.recipes.signals import going_on
 from langevin.store import free_path, write_file
 
-MAY_CHANGE = ("micro_batch", "batch", "steps", "minutes", "data.path", "sampling")
+MAY_CHANGE = (
+    "micro_batch",
+    "batch",
+    "steps",
+    "minutes",
+    "data.path",
+    "sampling",
+    "checkpoints",
+    "parallel",
+    "checkpoint_activations",
+)
 """Settings, and all below them, that a run may go on with changed. Every other one decides what the run is."""
 _RESULTS = ("model", "samples.png", "real-and-generated.png", "training.gif", "figures.json")
 """figures.json is last: while it is there the run counts as finished."""

@@ -40,6 +40,7 @@ LOOKS = 8
 LOOK_SECONDS = 5.0
 """Between two looks."""
 CHECKPOINT_SECONDS = 120.0
+"""Between two checkpoints, where the settings say nothing."""
 
 
 class Session:
@@ -234,7 +235,9 @@ class Session:
                         held_out = self._look(rows)
                         pace.pause()
                         seen = time.perf_counter()
-                    if time.perf_counter() - saved > CHECKPOINT_SECONDS and not self.state.guard.doubtful:
+                    often, since = self.config.checkpoints, time.perf_counter() - saved
+                    due = checkpoint.is_due(often, metrics.step, since, CHECKPOINT_SECONDS)
+                    if due and not self.state.guard.doubtful:
                         rows.flush()
                         self._save()
                         saved = time.perf_counter()
@@ -306,7 +309,8 @@ class Session:
 
     def _save(self, held_out: float | None = None) -> None:
         self._use(self.state.average_of(self.config.ema[0]))
-        checkpoint.save(self.folder, self.averaged_model(), self.state, held_out=held_out)
+        keep = self.config.checkpoints.keep
+        checkpoint.save(self.folder, self.averaged_model(), self.state, keep=keep, held_out=held_out)
 
     def _publish(self) -> LevelLoss:
         """The average with the lowest held-out loss becomes the model."""

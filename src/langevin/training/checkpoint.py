@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from langevin import __version__, store
+from langevin.config import CheckpointsConfig
 from langevin.errors import RefusedError
 from langevin.finite import refuse_broken
 from langevin.model import Model
@@ -99,6 +100,15 @@ def save(run: Path, model: Model, state: TrainState, *, keep: int = 2, held_out:
         if one not in kept and one.format == FORMAT:  # what an older version wrote is not ours to delete
             shutil.rmtree(one.path, ignore_errors=True)
     return path
+
+
+def is_due(often: CheckpointsConfig, step: int, since: float, otherwise: float) -> bool:
+    """Whether to save after `step`, `since` seconds after the last time; `otherwise` seconds where the settings say nothing."""
+    if often.every_steps is not None and step % often.every_steps == 0:
+        return True
+    if often.every_minutes is not None:
+        return since > 60 * often.every_minutes
+    return often.every_steps is None and since > otherwise
 
 
 def best(run: Path) -> Path | None:
