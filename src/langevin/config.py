@@ -120,6 +120,8 @@ class TrainConfig(Part):
     times: Noun = {"name": "log_normal"}
     dropout: float = Field(0.1, ge=0, lt=1, description="share of samples that learn without their condition")
     ema: tuple[Width, ...] = Field((0.05, 0.1), min_length=1, description="widths sigma_rel of the averages kept")
+    stop_early: bool = Field(True, description="end a run that only overfits any more; the best weights are published")
+    snapshots: int = Field(12, ge=0, le=32, description="of the averages, kept for `langevin ema`; 0 for none")
     optimizer: OptimizerConfig = OptimizerConfig()
     freeze: tuple[str, ...] = Field((), description="patterns of parameter names that are not trained")
     init: str | None = Field(None, description="first weights: a run, a model or a safetensors file; `RUN:raw` for raw ones")

@@ -11,7 +11,7 @@ import torch
 from langevin import store
 from langevin.errors import RefusedError, UsageError
 from langevin.training import ema
-from langevin.training.snapshots import KEPT, Snapshots, folders, rebuild, sound
+from langevin.training.snapshots import KEEP, Snapshots, folders, rebuild, sound
 
 STORED, NEVER_STORED = (0.05, 0.1), (0.06, 0.08, 0.12, 0.15, 0.2)
 
@@ -60,7 +60,7 @@ def _miss(rebuilt, tracked) -> float:
 def test_widths_never_stored_are_those_that_were_tracked(tmp_path):
     walk = Walk(widths=(*STORED, *NEVER_STORED))
     walk.go(512, Snapshots(tmp_path, 0, 0.0, print))
-    assert len(folders(tmp_path)) == KEPT
+    assert len(folders(tmp_path)) == KEEP
     snapshots = sound(tmp_path, walk.like, print)
     for one in rebuild(snapshots, NEVER_STORED, walk.like):
         tracked = walk.averages[one.profile.sigma_rel]
@@ -97,11 +97,11 @@ def test_snapshots_are_few_and_spread_at_every_moment(tmp_path):
     for until in range(1, 1001):
         walk.go(until, snapshots)
         steps = list(folders(tmp_path))
-        assert len(steps) <= KEPT
+        assert len(steps) <= KEEP
         if until >= 300:
             gaps = np.diff([0, *steps, until])
-            assert len(steps) > KEPT / 2
-            assert max(gaps) <= until / KEPT * 2 + 16  # marks of the finest grid are 16 steps apart
+            assert len(steps) > KEEP / 2
+            assert max(gaps) <= until / KEEP * 2 + 16  # marks of the finest grid are 16 steps apart
 
 
 @pytest.mark.parametrize("stops", [(37,), (100, 333, 511), (512,)])
@@ -121,9 +121,9 @@ def test_stopped_and_resumed_leaves_the_same_snapshots(tmp_path, stops):
 def test_under_a_longer_budget_there_are_as_many_and_they_reach_as_far(tmp_path):
     walk = Walk(widths=(*STORED, *NEVER_STORED))
     walk.go(320, _Of(320, Snapshots(tmp_path, 0, 0.0, print, budget="320 steps")))
-    assert len(folders(tmp_path)) == KEPT
+    assert len(folders(tmp_path)) == KEEP
     walk.go(512, _Of(512, Snapshots(tmp_path, 320, 320 / 512, print, budget="512 steps")))
-    assert KEPT / 2 < len(folders(tmp_path)) <= KEPT
+    assert KEEP / 2 < len(folders(tmp_path)) <= KEEP
     for one in rebuild(sound(tmp_path, walk.like, print), NEVER_STORED, walk.like):
         assert _miss(one.tensors, walk.averages[one.profile.sigma_rel]) < 5e-3
 
@@ -182,9 +182,17 @@ def test_snapshots_of_another_network_are_no_help(tmp_path):
     walk.go(512, Snapshots(tmp_path, 0, 0.0, print))
     said = []
     assert sound(tmp_path, {**walk.like, "b": torch.zeros(2)}, said.append) == []
-    assert len(said) == KEPT and "do not fit" in said[0]
+    assert len(said) == KEEP and "do not fit" in said[0]
     with pytest.raises(UsageError, match="no snapshots"):
         rebuild([], [0.1], walk.like)
+
+
+def test_as_many_are_kept_as_are_asked_for(tmp_path):
+    for keep in (0, 5):
+        walk, snapshots = Walk(size=4), Snapshots(tmp_path / str(keep), 0, 0.0, print, keep=keep)
+        walk.go(512, snapshots)
+        snapshots.finish(512, walk.stored())
+        assert len(folders(tmp_path / str(keep))) == keep
 
 
 def test_a_disk_without_room_costs_a_snapshot_and_not_the_run(tmp_path, monkeypatch):
@@ -207,7 +215,7 @@ def test_one_snapshot_is_in_memory_at_a_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store, "read_tensors", counted)
     rebuild(snapshots, NEVER_STORED, walk.like)
-    assert len(most) == KEPT and max(most) == 0
+    assert len(most) == KEEP and max(most) == 0
 
 
 def test_a_snapshot_is_a_folder_whose_manifest_holds(tmp_path):

@@ -2,11 +2,11 @@
 
     ema/step-000001200/   averages.safetensors  snapshot.json  manifest.json
 
-They are taken at marks, multiples of 1/48 of the budget, of which every second one is dropped whenever there would be more
-than 12: 7 to 12 are there at any moment from a seventh of the run on, evenly spread, and the marks depend on the share
-of the budget alone, so that a run that was stopped and went on has the same ones. Of those taken under another budget, every
-second one is dropped when there are too many. They are kept in full precision: where the learning rate
-falls to zero, two widths are 1e-3 of the weights apart, and half precision would round away a third of that.
+With n to keep they are taken at marks, multiples of 1/4n of the budget, of which every second one is dropped whenever there
+would be more than n: more than half as many are there at any moment from an eighth of the run on, evenly spread, and the
+marks depend on the share of the budget alone, so that a run that was stopped and went on has the same ones. Of those taken
+under another budget, every second one is dropped when there are too many. They are kept in full precision: where the learning
+rate falls to zero, two widths are 1e-3 of the weights apart, and half precision would round away a third of that.
 """
 
 import json
@@ -23,7 +23,7 @@ from langevin import store
 from langevin.errors import DiskError, RefusedError, UsageError
 from langevin.training.ema import Profile, mixture
 
-KEPT, FINEST = 12, 48
+KEEP, FINEST = 12, 4
 FORMAT = 1
 _FOLDER = re.compile(r"step-(\d{1,12})")
 
@@ -45,14 +45,16 @@ class Snapshots:
         run: the run's folder.
         step, share: where the run is now; snapshots of later steps are dropped, for those steps are taken again.
         budget: in words; marks under another one are not these.
+        keep: how many, at most; with 0 none are taken.
     """
 
-    def __init__(self, run: Path, step: int, share: float, say: Say, *, budget: str = "") -> None:
-        self.run, self.say, self.budget = run, say, budget
+    def __init__(self, run: Path, step: int, share: float, say: Say, *, budget: str = "", keep: int = KEEP) -> None:
+        self.run, self.say, self.keep = run, say, keep
+        self.budget = f"{budget}, {keep} marks"
         self._go_back(step, share)
 
     def _go_back(self, step: int, share: float) -> None:
-        self._step, self._mark = step, _mark(share)
+        self._step, self._mark = step, self._mark_at(share)
         for late, folder in folders(self.run).items():
             if late > step:
                 shutil.rmtree(folder)
@@ -67,7 +69,10 @@ class Snapshots:
         """
         if step < self._step:
             self._go_back(step, share)
-        mark, stride = _mark(share), _stride(_mark(share))
+        if not self.keep:
+            return
+        mark = self._mark_at(share)
+        stride = self._stride(mark)
         reached = mark // stride * stride
         if reached > self._mark:
             self.take(step, reached, averages())
@@ -77,14 +82,25 @@ class Snapshots:
     def _thin(self, stride: int) -> None:
         there = [one for folder in folders(self.run).values() if (one := _read(folder))]
         gone = [one for one in there if one.budget == self.budget and one.mark % stride]
-        if len(there) - len(gone) > KEPT:
+        if len(there) - len(gone) > self.keep:
             gone += [one for one in there if one.budget != self.budget][-2::-2]
         for one in gone:
             shutil.rmtree(one.path)
 
+    def _mark_at(self, share: float) -> int:
+        return int(min(share, 1.0) * FINEST * self.keep)
+
+    def _stride(self, mark: int) -> int:
+        """The distance of the marks that are kept when this one has been reached."""
+        stride = 1
+        while mark > self.keep * stride:
+            stride *= 2
+        return stride
+
     def finish(self, step: int, averages: Averages) -> None:
         """Take a snapshot of the last step, wherever the run has ended."""
-        self.take(step, self._mark, averages)
+        if self.keep:
+            self.take(step, self._mark, averages)
 
     def take(self, step: int, mark: int, averages: Averages) -> None:
         """Write a snapshot, unless its numbers are not finite or the disk has no room: the run goes on without it."""
@@ -105,18 +121,6 @@ class Snapshots:
             store.write_folder(target, write, size=store.size_of(tensors), replace=target.exists())
         except DiskError as error:
             self.say(f"step {step:,}: a snapshot of the averages is left out: {error}")
-
-
-def _mark(share: float) -> int:
-    return int(min(share, 1.0) * FINEST)
-
-
-def _stride(mark: int) -> int:
-    """The distance of the marks that are kept when this one has been reached."""
-    stride = 1
-    while mark > KEPT * stride:
-        stride *= 2
-    return stride
 
 
 @dataclass(frozen=True)
