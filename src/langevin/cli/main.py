@@ -53,6 +53,7 @@ def train(
     seed: int | None = None,
     resume: Path | None = None,
     accept_changed_data: Annotated[bool, Switch] = False,
+    parallel: Literal["ddp", "fsdp"] | None = None,
     init: str | None = None,
     init_partial: Annotated[bool, Switch] = False,
     freeze: Annotated[list[str] | None, Parameter(negative=())] = None,
@@ -78,6 +79,7 @@ def train(
         seed: of everything random.
         resume: a run's folder, to go on with it; nothing else is needed. With more --minutes or --steps, of the whole run, it
             trains longer; --set micro_batch, batch and sampling may change too.
+        parallel: under torchrun: copies of the weights in each process (ddp, the default) or shards of them (fsdp).
         accept_changed_data: with --resume: go on though the data have changed, with an epoch of the new ones.
         init: a run, a model or a .safetensors file whose weights are the first ones; RUN:raw for those that are no average.
         init_partial: what does not fit there may start fresh.
@@ -108,6 +110,7 @@ def train(
         settings=settings,
         resume=resume,
         accept_changed_data=accept_changed_data,
+        parallel=parallel,
         init=init,
         init_partial=init_partial,
         freeze=freeze or (),

@@ -7,6 +7,7 @@ outputs together in their order: the numbers are those of one process, up to rou
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from langevin.config import TrainConfig
 from langevin.diffusion import NetworkDenoiser
 from langevin.errors import DivergedError, UsageError
+from langevin.recipes.signals import StoppedError
 from langevin.training.distributed import DTYPES, World
 from langevin.training.economy import economise
 from langevin.training.parameters import freeze
@@ -109,6 +111,17 @@ class Crew:
         every = [torch.empty_like(padded) for _ in range(self.world.size)]
         dist.all_gather(every, padded)
         return torch.cat([one[: n.stop - n.start] for one, n in zip(every, self.world.parts(count), strict=True)])
+
+
+@contextmanager
+def leading(world: World) -> Iterator[None]:
+    """Around rank 0's session: when it ends, in whatever way but a failure, the others are called to leave."""
+    try:
+        yield
+    except StoppedError as error:
+        world.call("leave", error.exit_code)
+        raise
+    world.call("leave", 0)
 
 
 def follow(session: "Session") -> int:

@@ -19,10 +19,13 @@ def remember(run: Path) -> None:
         (run / _FILE).write_text(identity(), "utf-8")
 
 
+def is_restart() -> bool:
+    """Whether an attempt of this launch has failed before."""
+    return bool(identity()) and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def interrupted(runs: Path, name: str) -> Path | None:
-    """The run that a former attempt of this launch has begun; None at the first attempt, or where it had not come so far."""
-    if not identity() or not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
-        return None
+    """The run that a former attempt of this launch has begun; None where it had not come so far."""
     found = [p.parent for p in runs.glob(f"{name}-*/{_FILE}") if p.read_text("utf-8") == identity()]
     begun = [p for p in found if (p / "config.yaml").is_file() and not (p / "figures.json").is_file()]
     return max(begun, key=lambda p: (p / _FILE).stat().st_mtime_ns, default=None)

@@ -15,8 +15,8 @@ from langevin import data
 from langevin.config import TrainConfig, parse, read_yaml, with_settings, write_yaml
 from langevin.data import audit, sanity
 from langevin.data.dataset import Dataset
-from langevin.errors import UsageError
-from langevin.recipes import plan, provenance
+from langevin.errors import DataError, UsageError
+from langevin.recipes import crew, launch, plan, provenance
 from langevin.recipes import resume as resuming
 from langevin.recipes.animate import animation
 from langevin.recipes.console import Console
@@ -27,6 +27,8 @@ from langevin.recipes.outcome import Run
 from langevin.recipes.session import Session
 from langevin.recipes.signals import StopRequest, going_on, stop_requests
 from langevin.recipes.tracking import Tracking, kinds
+from langevin.training.determinism import deterministic
+from langevin.training.distributed import World, join
 
 DEFAULT_MINUTES = 10.0
 
@@ -47,6 +49,7 @@ def train(
     init_partial: bool = False,
     freeze: "tuple[str, ...] | list[str]" = (),
     runs: "str | Path" = "runs",
+    parallel: str | None = None,
     track: Sequence[str] | None = None,
     console: Console | None = None,
     **options: Any,
@@ -69,6 +72,8 @@ def train(
             model also network, schedule, parametrization and codec, where nothing else is said.
         init_partial: whether what does not fit there may start fresh.
         freeze: patterns of parameter names that are not trained, such as "down.*".
+        parallel: under torchrun, "ddp" or "fsdp": how weights are spread over the processes. Rank 0 alone comes back from this
+            function; in the others it ends with SystemExit.
         track: trackers that draw the run's course, such as "tensorboard".
         options: further settings of the data: fit, matte, frames, allow_rejects, flip.
 
@@ -81,15 +86,22 @@ def train(
     started, console = time.perf_counter(), console or Console()
     given = {"minutes": minutes, "steps": steps, "seed": seed, "track": track or None}
     given |= {"init": None if init is None else str(init), "init_partial": init_partial or None}
-    given |= {"freeze": tuple(freeze) or None}
+    given |= {"freeze": tuple(freeze) or None, "parallel": {"name": parallel} if parallel else None}
     options = {"size": size, **options}
     if accept_changed_data and resume is None:
         raise UsageError("a new run has no former data", help="leave --accept-changed-data out")
     if out and resume is not None:
         raise UsageError("a resumed run keeps its name", help="leave --out out")
     with ExitStack() as stack:
-        stack.enter_context(console)
+        world = stack.enter_context(join(plan.device()))
         stop = stack.enter_context(stop_requests(outlive_terminal=True))
+        if not world.is_main:
+            raise SystemExit(_follow(world, stop))
+        stack.enter_context(console)
+        if resume is None and launch.is_restart():
+            name = _checked(out) if out else _name(_config(path, config, settings, given, options).data.path)
+            if begun := launch.interrupted(Path(runs), name):
+                resume, path, config, settings, given, options = begun, None, None, None, {}, {}
         if resume is not None:
             folder = resuming.find(Path(resume))
             stack.enter_context(lock(folder, console.say))
@@ -98,7 +110,7 @@ def train(
             for note in notes:
                 console.say(f"note       {note}")
             kinds(settled.track)
-            dataset = _open(settled, console, stop, going_on(folder))
+            dataset = _open(settled, console, stop, going_on(folder), world)
             if note := provenance.go_on(folder, dataset, accept=accept_changed_data):
                 console.say(f"note       {note}")
             if aside := resuming.put_aside(folder):
@@ -106,19 +118,39 @@ def train(
             started = time.perf_counter()  # a resumed run does not pay for reading again
         else:
             settled = _config(path, config, settings, given, options)
-            name = _checked(out) if out else _name(settled.data.path)
             kinds(settled.track)  # an extra that is not installed is told before anything is read
-            dataset = _open(settled, console, stop, "the same command begins again")
+            dataset = _open(settled, console, stop, "the same command begins again", world)
             settled = plan.resolve(settled, dataset)
             plan.check(settled, dataset)
-            folder = _new_folder(Path(runs), name)
+            folder = _new_folder(Path(runs), _checked(out) if out else _name(settled.data.path))
             stack.enter_context(lock(folder, console.say))
             (folder / "config.yaml").write_text(write_yaml(settled), "utf-8")
+            launch.remember(folder)
             provenance.begin(folder, dataset)
             console.keep_log(folder / "run.log")
+        stack.enter_context(deterministic(settled.deterministic))
         tracking = stack.enter_context(Tracking(folder, settled, console.say))
         watchers = (first_batch, tracking, animation)
-        return Session(folder, settled, dataset, console, stop, started, watchers).run()
+        world = world.under(settled.parallel and settled.parallel.name)
+        facts = {"config": settled.model_dump(mode="json"), "folder": str(folder), "data": dataset.fingerprint}
+        world.share(lambda: facts)
+        world.advise(going_on(folder))
+        with crew.leading(world):
+            return Session(folder, settled, dataset, console, stop, started, watchers, world).run()
+
+
+def _follow(world: World, stop: StopRequest) -> int:
+    """What all processes but rank 0 do; the exit code."""
+    console, begun = Console("quiet"), time.perf_counter()
+    dataset = _open(None, console, StopRequest(), "", world)
+    facts = world.share(dict)
+    if facts["data"] != dataset.fingerprint:
+        raise DataError("the data here are not those of rank 0", where=dataset.audit.source, help="copy them again")
+    settled = parse(facts["config"])
+    world = world.under(settled.parallel and settled.parallel.name)
+    world.advise(going_on(Path(facts["folder"])))
+    with deterministic(settled.deterministic):
+        return crew.follow(Session(Path(facts["folder"]), settled, dataset, console, stop, begun, world=world))
 
 
 def _config(
@@ -188,14 +220,15 @@ def _new_folder(runs: Path, name: str) -> Path:
             k += 1
 
 
-def _open(config: TrainConfig, console: Console, stop: StopRequest, again: str) -> Dataset:
+def _open(config: TrainConfig | None, console: Console, stop: StopRequest, again: str, world: World) -> Dataset:
+    config = parse(world.share(lambda: config.model_dump(mode="json")))  # type: ignore[union-attr]  # rank 0 has one
     settings = config.data.model_dump(exclude={"path", "flip"})
 
     def progress(done: int, total: int) -> None:
         console.progress("reading", done / max(total, 1), f"{done:,} of {total:,}")
         stop.heed("stopped while the data were read, before any step", help=again)
 
-    dataset = data.open(config.data.path, **settings, progress=progress)
+    dataset = world.first_on_host(lambda: data.open(config.data.path, **settings, progress=progress))
     console.done()
     sanity.refuse_constant(dataset)
     dataset.require(2, "training")

@@ -12,10 +12,12 @@ is that of all of it, the clock is rank 0's. Weights are copied to every rank (d
 arXiv:2304.11277). Nothing is pickled: numbers go as JSON, tensors as they are.
 """
 
+import inspect
 import itertools
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -72,6 +74,11 @@ class World:
         """Which of them are this rank's."""
         return self.parts(count)[self.rank]
 
+    def advise(self, command: str) -> None:
+        """What to do where a process fails."""
+        if self.heartbeat is not None:
+            self.heartbeat.advice = command
+
     def under(self, parallel: Parallel | None) -> "World":
         """The same processes, with weights spread over them so; ddp where nothing is said."""
         return replace(self, parallel=(parallel or "ddp") if self.size > 1 else None)
@@ -82,6 +89,9 @@ class World:
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
 
+            warnings.filterwarnings(
+                "ignore", "FSDP2-wrapped module .* returned a view", UserWarning
+            )  # nobody changes it
             mesh = init_device_mesh(self.device.type, (self.size,))
             for block in blocks(module):
                 fully_shard(block, mesh=mesh)
@@ -93,7 +103,11 @@ class World:
             return network
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        known = inspect.signature(DistributedDataParallel).parameters
+        no_buffers = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+        # of a 1x1 kernel strides say nothing
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
+        return DistributedDataParallel(network, gradient_as_bucket_view=True, **no_buffers)
 
     @contextmanager
     def travelling(self, *modules: nn.Module | None, last: bool) -> Iterator[None]:
@@ -297,7 +311,7 @@ def _tell(heartbeat: Heartbeat, error: BaseException) -> None:
         heartbeat.await_verdict()
     code = error.exit_code if isinstance(error, LangevinError) else error.code if isinstance(error, SystemExit) else 1
     if code in (0, 75, 130):  # rank 0 has called all others to leave
-        heartbeat.stop()
+        heartbeat.stop(code or 0)
     elif not heartbeat.fail(f"{error}" if code != 1 else f"{type(error).__name__}: {error}", int(code or 1)):
         raise SystemExit(code) from None
 

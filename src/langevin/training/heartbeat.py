@@ -20,6 +20,8 @@ BEAT = 1.0
 """Seconds between two signs of life."""
 SILENCE = 40.0
 """A process that gave none for so many seconds is taken for dead."""
+GRACE = 10.0
+"""Seconds that a process has to leave by itself once rank 0 has left."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,10 @@ class Heartbeat:
     Args:
         store: a client of the process group's store for this thread alone.
         rank, size: of this process and of the group.
-        leave: called with what is to be said where another process has failed; ends this one.
+        leave: called with what is to be said and the exit code where this process has to end because another has.
     """
 
-    def __init__(self, store: Any, rank: int, size: int, leave: Callable[[str], None] | None = None) -> None:
+    def __init__(self, store: Any, rank: int, size: int, leave: Callable[[str, int], None] | None = None) -> None:
         self.me, self.size, self.advice = Member.me(rank), size, ""
         self._store, self._leave = store, leave or _leave
         self._over, self._lock = threading.Event(), threading.Lock()
@@ -95,11 +97,13 @@ class Heartbeat:
         """Wait for the watching thread to find out who failed; it ends the process. Returns where nobody is found."""
         self._thread.join(seconds)
 
-    def stop(self) -> None:
-        """Take leave: this process ends well."""
+    def stop(self, exit_code: int = 0) -> None:
+        """Take leave: this process ends well, and with rank 0 the run, for all."""
         self._over.set()
         with suppress(Exception), self._lock:
             self._store.set(f"left/{self.me.rank}", "1")
+            if self.me.rank == 0:
+                self._store.set("over", str(exit_code))
 
     def _beat(self) -> None:
         self._beats += 1
@@ -113,6 +117,10 @@ class Heartbeat:
                     self._beat()
                     if self._store.check(["failed"]):
                         self._end(Failure(**json.loads(self._store.get("failed"))))
+                        return
+                    if self._store.check(["over"]):
+                        if not self._over.wait(GRACE):
+                            self._leave("", int(self._store.get("over")))
                         return
                     if other != self.me.rank and self._store.check([f"left/{other}"]):
                         other, heard, last = (other + 1) % self.size, 0, time.monotonic()
@@ -139,11 +147,12 @@ class Heartbeat:
     def _end(self, failure: Failure) -> None:
         if not self._over.is_set():
             help = f"   help: {self.advice}" if self.advice else ""
-            self._leave(f"error: {failure.who}: {failure.why}; {self.me} ends with it{help}")
+            self._leave(f"error: {failure.who}: {failure.why}; {self.me} ends with it{help}\n", 1)
 
 
-def _leave(text: str) -> None:
+def _leave(text: str, code: int) -> None:
     with suppress(OSError, ValueError):
         sys.stdout.flush()
-        print(text, file=sys.stderr, flush=True)
-    os._exit(1)
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    os._exit(code)
