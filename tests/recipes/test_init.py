@@ -77,6 +77,7 @@ def test_a_new_run_takes_what_the_weights_mean_and_begins_lower(old, new, in_tmp
     config = yaml.safe_load((warm.path / "config.yaml").read_text())
     assert config["weight"] == {"name": "karras", "sigma_data": 0.6}
     assert config["init"] == str(old.path.absolute())
+    assert f"from the weights of {old.path.name}" in (warm.path / "model/README.md").read_text()
     same = {"network": TINY, "batch": "12", "schedule.sigma_max": "50", "parametrization.sigma_data": "0.6"}
     cold = train(new, steps=3, seed=5, settings=same, console=Console("quiet"))
     first = [json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])["loss"] for run in (warm, cold)]

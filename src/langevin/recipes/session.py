@@ -113,6 +113,7 @@ class Session:
             level,
             averages=self.measured,
             done=f"{self.state.step:,} steps of {self.config.batch}, {self.state.elapsed / 60:.1f} min, seed {self.config.seed}"
+            + (f", from the weights of {Path(self.config.init).name}" if self.config.init else "")
             + self._other_data()
             + (
                 f"; differentially private: {spent}" if (spent := private.spent(self.config, self.state, count)) else ""
