@@ -17,7 +17,7 @@ from langevin.errors import DataError, UsageError
 from langevin.recipes.console import Console
 from langevin.recipes.lock import lock
 from langevin.recipes.outcome import sheet_of
-from langevin.recipes.session import StoppedError
+from langevin.recipes.signals import StoppedError
 from langevin.recipes.train import train
 from tests.models import digits_like, small_model
 
@@ -177,7 +177,7 @@ def test_a_budget_of_minutes_is_kept(folder, in_tmp):
     run = _train(folder, steps=None, minutes=0.15)
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     last = [r for r in rows if "loss" in r][-1]
-    assert 8.5 < last["elapsed"] < 12
+    assert 8.5 < last["clock"]["elapsed"] < 12
     assert last["lr"] < 1e-4
     looks = [r for r in rows if "levels" in r]
     assert looks
