@@ -70,6 +70,8 @@ class Console:
                 self._log.write(text + "\n")
                 self._log.flush()
             except OSError as error:
+                with suppress(OSError):  # what it still holds cannot be written either
+                    self._log.close()
                 self._log = None
                 self.say(f"note       the log takes no more lines ({error.strerror}): going on without")
         if self.mode == "json":

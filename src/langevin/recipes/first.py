@@ -7,6 +7,7 @@ from torch import Tensor
 
 from langevin.data.show import grid
 from langevin.model import Model
+from langevin.recipes.outcome import save_picture
 from langevin.recipes.watch import Began, Event
 from langevin.rng import SampleNoise
 from langevin.training.feed import Batch
@@ -23,7 +24,7 @@ def first_batch(event: Event) -> None:
     if not isinstance(event, Began) or event.step or event.config.private or event.model.modality != "image":
         return
     if not (target := event.folder / NAME).exists():
-        sheet(event.model, event.feed.at(0), event).save(target)
+        save_picture(sheet(event.model, event.feed.at(0), event), target)
 
 
 def sheet(model: Model, batch: Batch, began: Began) -> Image.Image:

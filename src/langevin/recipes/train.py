@@ -15,6 +15,7 @@ from langevin import data
 from langevin.config import TrainConfig, parse, read_yaml, with_settings, write_yaml
 from langevin.data import audit, sanity
 from langevin.data.dataset import Dataset
+from langevin.disk import disk_errors
 from langevin.errors import DataError, UsageError
 from langevin.recipes import crew, launch, plan, provenance
 from langevin.recipes import resume as resuming
@@ -27,6 +28,7 @@ from langevin.recipes.outcome import Run
 from langevin.recipes.session import Session
 from langevin.recipes.signals import StopRequest, going_on, stop_requests
 from langevin.recipes.tracking import Tracking, kinds
+from langevin.store import write_file
 from langevin.training.determinism import deterministic
 from langevin.training.distributed import World, join
 
@@ -93,6 +95,7 @@ def train(
     if out and resume is not None:
         raise UsageError("a resumed run keeps its name", help="leave --out out")
     with ExitStack() as stack:
+        stack.enter_context(disk_errors(Path(runs if resume is None else resume)))
         world = stack.enter_context(join(plan.device()))
         stop = stack.enter_context(stop_requests(outlive_terminal=True))
         if not world.is_main:
@@ -124,9 +127,9 @@ def train(
             plan.check(settled, dataset)
             folder = _new_folder(Path(runs), _checked(out) if out else _name(settled.data.path))
             stack.enter_context(lock(folder, console.say))
-            (folder / "config.yaml").write_text(write_yaml(settled), "utf-8")
             launch.remember(folder)
             provenance.begin(folder, dataset)
+            write_file(folder / "config.yaml", write_yaml(settled))  # last: with it there is a run to resume
             console.keep_log(folder / "run.log")
         stack.enter_context(deterministic(settled.deterministic))
         tracking = stack.enter_context(Tracking(folder, settled, console.say))
