@@ -1,0 +1,140 @@
+"""What each process of a test does; started by torchrun. Rank 0 writes what came out as JSON."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from langevin import data
+from langevin.config import parse
+from langevin.recipes import crew, plan
+from langevin.training import TrainState, checkpoint, fit
+from langevin.training.distributed import ALONE, World, full, join
+from langevin.training.feed import Feed
+
+TINY = {"name": "unet", "channels": 1, "dims": 2, "patch": 1, "widths": [8, 8], "attention": [1]}
+
+
+class Run:
+    """A run in memory, on one process or all."""
+
+    def __init__(self, world: World, path: Path, **changes) -> None:
+        base = {"data": {"path": str(path)}, "steps": 100, "batch": 10, "network": TINY, "precision": "float32"}
+        dataset = data.open(path)
+        config = plan.resolve(parse({**base, **changes}), dataset)
+        self.world, self.config, self.model = world, config, plan.make(config, dataset)
+        self.trained = crew.spread(self.model.denoiser, config, world)
+        self.state = TrainState.start(self.model.denoiser.network, config, world)
+        part = {"rank": world.rank, "world": world.size}
+        self.feed = Feed(dataset, self.model.codec, dataset.train_indices, 0, config.batch, drop=0.1, **part)
+        self.steps = fit(self.trained, self.feed, config, self.state, world=world)
+
+    def go(self, count: int) -> list[list[float]]:
+        """Loss and gradient norm of so many steps."""
+        rows = []
+        for _ in range(count):
+            if not self.world.is_main:
+                what, (self.state.elapsed, self.state.began, _) = self.world.hear()
+                assert what == "step"
+            metrics = next(self.steps)
+            rows.append([metrics.loss, metrics.grad_norm])
+        return rows
+
+    def bits(self) -> dict[str, torch.Tensor]:
+        """All tensors, whole; every process has to ask."""
+        weights = full(self.state.network.state_dict())
+        return {**weights, **full(self._tensors())}
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        if self.world.size > 1 and self.world.parallel == "fsdp" and not self.world.is_main:
+            self.world.hear()
+        return self.state.tensors()
+
+
+def curves(world: World, path: Path, steps: int) -> dict:
+    """Losses of one process, and of all of them with copies and with shards; with everything that has a memory."""
+    every = {"times": {"name": "loss_aware", "bins": 4, "warm": 2}, "uncertainty": True, "micro_batch": 3}
+    found = {}
+    for name, of, more in (
+        ("alone", ALONE, every),
+        ("ddp", world.under("ddp"), every),
+        ("fsdp", world.under("fsdp"), every | {"micro_batch": 5}),  # as many parts on each process
+    ):
+        if of.size > 1 or world.is_main:
+            found[name] = Run(of, path, steps=steps, **more).go(steps)
+    return found
+
+
+def evaluation(world: World, path: Path) -> dict:
+    """How far an evaluation that is spread is from that of one process, for batches that are cut unevenly."""
+    run = Run(ALONE, path)
+    torch.manual_seed(world.rank)  # weights differ until rank 0's are taken on
+    network = run.model.denoiser.network.eval()
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    team = crew.Crew(world, network)
+    if not world.is_main:
+        while (said := world.hear())[0] != "leave":
+            if said[0] == "use":
+                team.take_weights()
+            else:
+                team.take_part(int(said[1][0]))
+        return {}
+    apart = []
+    with torch.no_grad():
+        for count, cond in ((7, {"label": torch.arange(7) % 2}), (1, None), (32, {}), (3, None)):
+            x, c = torch.randn(count, 1, 8, 8), torch.linspace(-2, 2, count)
+            apart.append(float((network(x, c, cond) - team._alone(x, c, cond)).abs().max()))
+    world.call("leave", 0)
+    return {"apart": apart}
+
+
+def stored(world: World, path: Path, folder: Path, action: str, parallel: str) -> dict:
+    """Save after 6 steps, or load and go on; gives the next losses and a fingerprint of all tensors."""
+    of = world.under(parallel) if world.size > 1 else ALONE
+    run = Run(of, path)
+    rows = []
+    if action == "save":
+        run.go(6)
+    elif world.is_main:
+        checkpoint.restore(checkpoint.folders(folder)[0], run.model, run.state)
+    else:
+        for _ in range(2):
+            what, _numbers = world.hear()
+            {"take": lambda: run.state.restore({}, {}), "load": lambda: run.state.load({})}[what]()
+    bits = run.bits()
+    sums = {k: float(np.abs(v.double().numpy()).sum()) for k, v in bits.items()} if world.is_main else {}
+    if action == "save":
+        if world.is_main:
+            import dataclasses
+
+            weights = run.state.weights()
+            whole = plan.make(run.config, run.feed.dataset)
+            whole.denoiser.network.load_state_dict(weights)
+            checkpoint.save(folder, dataclasses.replace(whole, raw=weights), run.state)
+        elif parallel == "fsdp":
+            world.hear()
+            run.state.weights()
+            world.hear()
+            run.state.tensors()
+    rows = run.go(3)
+    return {"sums": sums, "rows": rows}
+
+
+def main() -> None:
+    out, what, path, *more = sys.argv[1:]
+    torch.set_num_threads(1)
+    with join("cpu") as world:
+        found = {}
+        if what == "curves":
+            found = curves(world, Path(path), int(more[0])) | evaluation(world, Path(path))
+        elif what == "stored":
+            found = stored(world, Path(path), Path(more[0]), more[1], more[2])
+        if world.is_main:
+            Path(out).write_text(json.dumps(found))
+
+
+main()
