@@ -23,7 +23,7 @@ from langevin.recipes.trackers.base import Tracker
 from langevin.recipes.watch import Began, Event, Finished, Looked, Stepped
 
 BUFFER_BYTES = 32 << 20
-"""What waits for one tracker, at most; beyond it every other thing is forgotten, from the first on."""
+"""What waits for one tracker, at most; beyond it every other thing is forgotten, and of further rows every other is taken."""
 ROW_SECONDS = 0.5
 """Between two rows of one tracker; the first hundred steps are told one by one."""
 AGAIN_SECONDS = 2.0
@@ -89,7 +89,8 @@ class Tracking:
             case Looked(step=step, level=level, sheet=sheet):
                 levels = zip(level.ratios, level.losses, strict=True)
                 self._tell(step, {"held_out/mean": level.mean, **{f"held_out/sigma {r:.3g}": v for r, v in levels}})
-                self._show(step, "samples", np.asarray(sheet.convert("RGB")))
+                if sheet is not None:
+                    self._show(step, "samples", np.asarray(sheet.convert("RGB")))
             case Finished(step=step, run=run):
                 self._tell(step, {f"figures/{figure.name}": figure.value for figure in run.figures})
 
@@ -105,11 +106,11 @@ class Tracking:
             **{f"machine/{name}": value for name, value in event.clock.items()},
         }
         self._losses, self._told = [], now
-        self._tell(metrics.step, row)
+        self._tell(metrics.step, row, often=True)
 
-    def _tell(self, step: int, values: Mapping[str, float]) -> None:
+    def _tell(self, step: int, values: Mapping[str, float], *, often: bool = False) -> None:
         for line in self._lines:
-            line.put(_Thing(step, dict(values)))
+            line.put(_Thing(step, dict(values)), often=often)
             self._relay(line)
 
     def _show(self, step: int, name: str, array: np.ndarray) -> None:
@@ -154,21 +155,23 @@ class _Line:
         self._change = threading.Condition()
         self._closed = self._left = False
         self._troubles: list[str] = []
-        self._failed = self._forgotten = 0
-        self._step = 0
+        self._failed = self._step = self._count = 0
+        self._stride = 1  # of the rows that come often, one in so many is taken
         self._thread = threading.Thread(target=self._run, name=f"tracker {name}", daemon=True)
 
     def begin(self, step: int) -> None:
         self._step = step
         self._thread.start()
 
-    def put(self, thing: _Thing) -> None:
+    def put(self, thing: _Thing, *, often: bool = False) -> None:
         with self._change:
+            self._count += often
+            if often and self._count % self._stride:
+                return
             self._waiting.append(thing)
-            while sum(t.size for t in self._waiting) > BUFFER_BYTES and len(self._waiting) > 1:
-                before = len(self._waiting)
-                del self._waiting[:-1:2]  # the last one stays
-                self._forgotten += before - len(self._waiting)
+            if sum(t.size for t in self._waiting) > BUFFER_BYTES and len(self._waiting) > 1:
+                del self._waiting[1::2]  # evenly, so that the whole course is still there
+                self._stride *= 2
             self._change.notify()
 
     def trouble(self) -> str:
@@ -220,6 +223,8 @@ class _Line:
             self._step = max(self._step, thing.step)
             if self._waiting and self._waiting[0] is thing:  # it may have been forgotten meanwhile
                 del self._waiting[0]
+            if not self._waiting:
+                self._stride = 1
 
     def _complain(self, error: BaseException) -> None:
         with self._change:
