@@ -107,6 +107,7 @@ class TrainConfig(Part):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the network's products; bfloat16 where the device computes in it. Weights are float32"
     )
+    deterministic: bool = Field(False, description="only kernels that give the same bits every time; may be slower")
     parallel: ParallelConfig | None = Field(None, description="how weights are spread over processes; ddp under torchrun")
     checkpoint_activations: bool = Field(
         False, description="compute activations again instead of keeping them: less memory, more time, same result"

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from langevin import store
 from langevin.evaluation.noise_levels import LevelLoss
-from langevin.training import TrainState, snapshots
+from langevin.training import TrainState, checkpoint, snapshots
 
 WIDTHS = (0.03, 0.04, 0.06, 0.08, 0.12, 0.15, 0.2, 0.25)
 """A scan of what can be made."""
 FEW = (0.03, 0.08, 0.15, 0.2)
 """What the end of a run tries besides the averages that it tracked, as far as that is cheap."""
-SHARE = 0.02
+SHARE = 0.015
 """Of what the training cost."""
 WORST = 0.25
 """A profile that the snapshots miss by more, as a share of its norm, is not offered."""
@@ -31,19 +32,25 @@ class Average:
     """Weights to measure.
 
     Attributes:
-        kind: as the optimizer left them, an average that was tracked, or one made after the run.
+        kind: as the optimizer left them, an average that was tracked, one made after the run, or one of the best
+            checkpoint's.
         sigma_rel: the width; 0 for raw weights.
         tensors: parameters by name.
         miss: how far its profile is from the wanted one, as a share of its norm.
+        step: of the best checkpoint; 0 for all others.
+        raw: that checkpoint's raw weights.
     """
 
-    kind: Literal["raw", "tracked", "rebuilt"]
+    kind: Literal["raw", "tracked", "rebuilt", "kept"]
     sigma_rel: float
     tensors: Mapping[str, Tensor]
     miss: float = 0.0
+    step: int = 0
+    raw: Mapping[str, Tensor] | None = None
 
     def __str__(self) -> str:
-        return "raw" if self.kind == "raw" else f"sigma_rel {self.sigma_rel:g}, {self.kind}"
+        name = "raw" if self.kind == "raw" else f"sigma_rel {self.sigma_rel:g}, {self.kind}"
+        return name + (f" from step {self.step:,}" if self.step else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +78,34 @@ def affordable(step: int, batch: int, evaluations: int) -> int:
 
 
 def candidates(run: Path, state: TrainState, widths: Sequence[float], say: Callable[[str], None]) -> Iterable[Average]:
-    """Raw weights, tracked averages, and of `widths` those that the run's snapshots can give at this step."""
+    """Raw weights, tracked averages, those of the best checkpoint, and of `widths` what snapshots can give at this step."""
     like = {k: torch.empty(p.shape, dtype=p.dtype, device="meta") for k, p in state.network.named_parameters()}
     weights = state.weights()
     yield Average("raw", 0.0, {k: weights[k].detach() for k in like})
     for sigma_rel in state.averages:
         yield Average("tracked", sigma_rel, state.average_of(sigma_rel))
+    yield from _kept(run, state, like)
     others = [s for s in widths if s not in state.averages]
     found = snapshots.sound(run, like, say) if others else []
     for one in snapshots.rebuild(found, others, like, step=state.step) if found else ():
         if one.error <= WORST:
             yield Average("rebuilt", one.profile.sigma_rel, one.tensors, one.error)
+
+
+def _kept(run: Path, state: TrainState, like: Mapping[str, Tensor]) -> Iterable[Average]:
+    """The averages of the best checkpoint, where that is not the last."""
+    folder = checkpoint.best(run)
+    step = next((one.step for one in checkpoint.saved(run) if one.path == folder), state.step)
+    if folder is None or step == state.step:
+        return
+    tensors = store.read_tensors(folder / "training.safetensors")
+    weights = store.read_tensors(folder / "model.safetensors")
+    raw = {k.removeprefix("raw."): v for k, v in weights.items() if k.startswith("raw.")}
+    for sigma_rel in state.averages:
+        names = {k: f"ema.{sigma_rel}.{k}" for k in like}
+        if all(name in tensors for name in names.values()):
+            average = {k: tensors[name] for k, name in names.items()}
+            yield Average("kept", sigma_rel, average, step=step, raw=raw)
 
 
 def measured(averages: Iterable[Average], loss: Callable[[Mapping[str, Tensor]], LevelLoss]) -> list[Measured]:
@@ -105,6 +129,7 @@ def rows(found: Sequence[Measured]) -> list[dict[str, Any]]:
             "above_best": m.above(chosen)[0],
             "standard_error": None if math.isnan(error := m.above(chosen)[1]) else error,
             "profile_miss": m.average.miss,
+            "step": m.average.step or None,
         }
         for m in found
     ]
@@ -117,7 +142,8 @@ def table(found: Sequence[Measured]) -> str:
     lines = [f"{'average':16}  {'held-out loss':>13}  {'above the best':>20}"]
     for m in found:
         apart, error = m.above(chosen)
-        name = "raw" if m.average.kind == "raw" else f"{m.average.sigma_rel:<6g} {m.average.kind}"
+        kind = f"step {m.average.step}" if m.average.step else m.average.kind
+        name = "raw" if m.average.kind == "raw" else f"{m.average.sigma_rel:<6g} {kind}"
         gap = "taken" if m is chosen else f"{apart:+.5f} +- {error:.5f}"
         bar = "#" * round(24 * max(apart, 0) / worst) if worst > 0 else ""
         lines.append(f"  {name:14}  {m.level.mean:13.5f}  {gap:>20}  {bar}".rstrip())

@@ -7,6 +7,7 @@ and to judge again.
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
 from langevin.evaluation.noise_levels import LEVELS, LevelLoss, held_out_loss
 from langevin.evaluation.verdict import Verdict, judge, looks_of
+from langevin.recipes.progress import Curve, draw
 from langevin.training.feed import Feed
 
 FIRST = 64
@@ -73,7 +75,7 @@ class Looks:
     """The looks of one sitting.
 
     Args:
-        rows: of looks before it, from metrics.jsonl; those at other items than these are passed over.
+        rows: of metrics.jsonl up to now; looks at other items than these are passed over.
         feed: of the run.
         law: the time law as the run began with it: the levels stay where they are.
         steps: of the run; None for one by minutes.
@@ -94,16 +96,41 @@ class Looks:
         held_out, training = feed.dataset.held_out_indices, feed.indices
         named = np.concatenate([held_out, [-1], training]).astype("<i8").tobytes() + feed.dataset.fingerprint.encode()
         self.on = hashlib.sha256(named).hexdigest()[:8]
-        self.rows = [dict(row) for row in rows if row.get("on") == self.on]
+        self.rows: list[dict[str, Any]] = []
+        self.curve = Curve()
+        for row in rows:
+            if row.get("on") == self.on:
+                self.rows.append(dict(row))
+            elif "loss" in row:
+                self.curve.add(row["step"], math.nan if row["loss"] is None else row["loss"], row["lr"])
         self.rhythm = Rhythm.of(steps, feed.batch) if steps else None
         self._next = self.rhythm.after(self.rows[-1]["step"]) if self.rhythm and self.rows else FIRST
         self._items: tuple[_Items, _Items] | None = None
         self._spent = self._longest = 0.0
 
     @property
-    def verdict(self) -> Verdict | None:
-        """What the looks say by now; None before the first."""
-        return judge(looks_of(self.rows)) if self.rows else None
+    def verdict(self) -> Verdict:
+        """What the looks say by now; there must have been one."""
+        return judge(looks_of(self.rows))
+
+    @property
+    def step(self) -> int:
+        """Of the last look; 0 before the first."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    @property
+    def share(self) -> float:
+        """Of the budget that was spent at the last look."""
+        return float(self.rows[-1]["share"]) if self.rows else 0.0
+
+    @property
+    def stop(self) -> bool:
+        """Whether to go on is a waste."""
+        return bool(self.rows) and self.verdict.stop
+
+    def picture(self) -> bytes:
+        """progress.png."""
+        return draw(self.curve.points(), self.rows, self.verdict.line)
 
     @property
     def improved(self) -> bool:
@@ -138,10 +165,16 @@ class Looks:
         if level is not training:
             gap, error = level.above(training)
             more |= {"gap": gap.tolist(), "gap_error": error.tolist()}
-        more |= {"count": seen.draws * len(seen.x0), "on": self.on, "training_items": _rounded(training.items)}
+        more |= {
+            "share": share,
+            "count": seen.draws * len(seen.x0),
+            "on": self.on,
+            "training_items": _rounded(training.items),
+        }
         more["held_out_items"] = _rounded(level.items) if level is not training else []
         row = {"step": step, "held_out": level.mean, "ratios": level.ratios, "levels": level.losses, **more}
         self.rows = [*(r for r in self.rows if r["step"] < step), row]
+        row["verdict"] = more["verdict"] = self.verdict.state
         self._next = rhythm.after(step)
         self._longest = max(self._longest, time.perf_counter() - began)
         self._spent += time.perf_counter() - began

@@ -19,6 +19,7 @@ from langevin.evaluation.figures import Figure, figures, table
 from langevin.evaluation.labels import label_agreement
 from langevin.evaluation.noise_levels import LevelLoss
 from langevin.evaluation.sheets import real_against_generated
+from langevin.evaluation.verdict import Verdict
 from langevin.model import Model, load, modality_of
 from langevin.recipes.averages import Measured, best, rows
 from langevin.recipes.console import Console
@@ -59,6 +60,7 @@ def measure(
     level: LevelLoss,
     *,
     averages: Sequence[Measured],
+    verdict: Verdict,
     done: str,
     console: Console,
     heed: Callable[[], None],
@@ -67,6 +69,7 @@ def measure(
 
     Args:
         averages: what was measured; the model has the best.
+        verdict: on the run.
         done: what was trained, in words, for the card.
         heed: called between two parts of the work; raises where the run was asked to stop.
     """
@@ -80,6 +83,7 @@ def measure(
             "device": device.type,
             "average": str(best(averages).average),
             "held-out loss": round(level.mean, 5),
+            "verdict": verdict.line,
             "figures": [dataclasses.asdict(figure) for figure in made],
         }
 
@@ -113,6 +117,7 @@ def measure(
         "ratios": level.ratios,
         "levels": level.losses,
         "averages": rows(averages),
+        "verdict": verdict.facts(),
         "figures": [dataclasses.asdict(figure) for figure in made],
     }
     heed()

@@ -1,8 +1,8 @@
 """progress.png: the losses over the steps, the learning rate, and the held-out loss by noise level as it fell."""
 
+import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,8 +47,8 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def draw(path: Path, curve: np.ndarray, looks: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Write the picture.
+def draw(curve: np.ndarray, looks: Sequence[Mapping[str, Any]], title: str) -> bytes:
+    """The picture as a PNG.
 
     Args:
         curve: (n, 3) step, loss, learning rate; n at least 1.
@@ -100,4 +100,6 @@ def draw(path: Path, curve: np.ndarray, looks: Sequence[Mapping[str, Any]], titl
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    figure.savefig(path)
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()

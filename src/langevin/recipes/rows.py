@@ -24,7 +24,7 @@ class Rows:
 
     def __init__(self, path: Path, step: int) -> None:
         if path.is_file():
-            kept = [line for line, row in _sound(path) if row["step"] <= step]
+            kept = [line for line, row in read(path) if row["step"] <= step]
             write_file(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
@@ -57,7 +57,7 @@ class Rows:
         self.close()
 
 
-def _sound(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Lines with what stands in them; without the one that was being written when a process was killed."""
     for line in path.read_text("utf-8", "replace").splitlines():
         try:

@@ -20,12 +20,14 @@ from langevin.model import Model
 from langevin.networks import keep_memory
 from langevin.recipes import averages, crew, init, plan, provenance, rescue, resume, shortage
 from langevin.recipes.console import Console
+from langevin.recipes.looks import Looks
 from langevin.recipes.outcome import Run, measure, preview, save_picture
 from langevin.recipes.pace import Pace, words
-from langevin.recipes.rows import Rows
+from langevin.recipes.rows import Rows, read
 from langevin.recipes.signals import StoppedError, StopRequest, at_each_evaluation, going_on
 from langevin.recipes.watch import Began, Event, Finished, Looked, Stepped, Trained, Watcher
 from langevin.registry import build
+from langevin.store import write_file
 from langevin.training import Metrics, TrainState, checkpoint, fit, private
 from langevin.training.distributed import World
 from langevin.training.feed import Feed
@@ -35,10 +37,10 @@ from langevin.training.terms import Terms
 
 HELD_OUT = 256
 """So many held-out items the loss is measured on."""
-LOOKS = 8
-"""So many times a run stops to measure and to draw a preview, at most; a short one less often."""
-LOOK_SECONDS = 5.0
-"""Between two looks."""
+SHEETS = 8
+"""So many times a run draws a preview, at most; a short one less often."""
+SHEET_SECONDS, PICTURE_SECONDS = 5.0, 20.0
+"""Between two previews of a run by minutes; between two drawings of progress.png."""
 CHECKPOINT_SECONDS = 120.0
 """Between two checkpoints, where the settings say nothing."""
 
@@ -100,6 +102,7 @@ class Session:
         spread = np.linspace(0, len(rows) - 1, min(len(rows), HELD_OUT)).astype(int)
         self.unseen = self.feed.items(rows[spread])
         self.measured: list[averages.Measured] = []
+        self.raw: Mapping[str, Tensor] | None = None  # those of the best checkpoint, where it is published
 
     def run(self) -> Run:
         """Train to the end of the budget, publish, measure."""
@@ -112,6 +115,7 @@ class Session:
             self.config,
             level,
             averages=self.measured,
+            verdict=self.looks.verdict,
             done=f"{self.state.step:,} steps of {self.config.batch}, {self.state.elapsed / 60:.1f} min, seed {self.config.seed}"
             + (f", from the weights of {Path(self.config.init).name}" if self.config.init else "")
             + self._other_data()
@@ -133,7 +137,8 @@ class Session:
             self.console.say("no sound checkpoint is left: the run starts over")
         self._settle()
         budget = f"{self.config.steps} steps" if self.config.steps else f"{self.config.minutes} min"
-        self.snapshots = Snapshots(self.folder, self.state.step, self._progress(), self.console.say, budget=budget)
+        now, keep = self._progress(), self.config.snapshots
+        self.snapshots = Snapshots(self.folder, self.state.step, now, self.console.say, budget=budget, keep=keep)
         self._say_plan()
         self._tell(Began(self.folder, self.config, self.model, self.feed, self.law, self.unseen, self.state.step))
         self._persist()
@@ -212,14 +217,16 @@ class Session:
             self.feed = dataclasses.replace(self.feed, offset=self.state.terms.offset)
 
     def _train(self) -> None:
-        looked, saved, seen = int(self._progress() * LOOKS), time.perf_counter(), time.perf_counter()
-        pace = Pace()
+        saved, pace = time.perf_counter(), Pace()
         smooth: float | None = None
         held_out: float | None = None
         self._refuse_spent_budget()
         with Rows(self.folder / "metrics.jsonl", self.state.step) as rows:
             try:
-                for metrics in self.steps():
+                self._begin_to_look()
+                if self.state.step and self.looks.due(self.state.step, self._progress()):
+                    held_out = self._look(rows)  # it was stopped before it could
+                for metrics in () if self._enough() else self.steps():
                     smooth = metrics.loss if smooth is None else 0.98 * smooth + 0.02 * metrics.loss
                     clock = pace(self.feed.batch)
                     text = f"step {metrics.step:,}  loss {smooth:.4f}  {words(clock)}"
@@ -231,11 +238,12 @@ class Session:
                     rescue.tell(self.console.say, metrics)
                     self._tell(Stepped(metrics, now, clock, self._first_average))
                     self.snapshots.look(self.state.step, now, self._averages)
-                    if int(now * LOOKS) > looked and now < 1 and time.perf_counter() - seen > LOOK_SECONDS:
-                        looked = int(now * LOOKS)
+                    self.looks.curve.add(metrics.step, metrics.loss, metrics.lr)
+                    if self.looks.due(metrics.step, now):
                         held_out = self._look(rows)
                         pace.pause()
-                        seen = time.perf_counter()
+                        if self._enough():
+                            break
                     often, since = self.config.checkpoints, time.perf_counter() - saved
                     due = checkpoint.is_due(often, metrics.step, since, CHECKPOINT_SECONDS)
                     if due and not self.state.guard.doubtful:
@@ -243,12 +251,13 @@ class Session:
                         self._save()
                         saved = time.perf_counter()
                     self._heed()
+                self.console.done()
+                self._last_look(rows)
             except StoppedError:
                 rows.flush()
                 self._save()
                 raise
             rows.flush()
-        self.console.done()
         self.snapshots.finish(self.state.step, self._averages())
         self._save()
 
@@ -274,15 +283,48 @@ class Session:
         assert self.state.terms is not None
         return self.state.terms.spent(self.state.step, self.state.elapsed)
 
+    def _begin_to_look(self) -> None:
+        config = self.config
+        self.looks = Looks(
+            (row for _, row in read(self.folder / "metrics.jsonl")),
+            self.feed,
+            self.law,
+            self.weight,
+            steps=config.steps,
+            seconds=config.minutes and 60 * config.minutes,
+        )
+        now = time.perf_counter()
+        self.sheet_at, self.picture_at = now, now
+
     def _look(self, rows: Rows) -> float:
-        """Held-out loss and a preview, with the first average."""
-        step, level = self.state.step, self.loss(self.state.average_of(self.config.ema[0]))
-        sheet = preview(self.averaged_model())
-        save_picture(sheet, self.folder / "previews" / f"step-{step:09d}.png")
-        rows.looked(step, level)
-        self.console.say(f"step {step:>7,}  held-out {level.mean:.4f}")
+        """Losses on fixed items and what they say, with the first average; from time to time a preview."""
+        step, share, before = self.state.step, self._progress(), self.looks.share
+        model, sheet, now = self._first_average(), None, time.perf_counter()
+        is_time = self.config.steps or now - self.sheet_at > SHEET_SECONDS
+        if is_time and int(share * SHEETS) > int(before * SHEETS) and share < 1:
+            sheet, self.sheet_at = preview(model), now  # before the row, which says that all of the look is done
+            save_picture(sheet, self.folder / "previews" / f"step-{step:09d}.png")
+        level, more = self.looks.look(step, share, self.averaged)
+        rows.looked(step, level, **more)
+        numbers = f"held-out {level.mean:.4f}  training {more['training']:.4f}"
+        self.console.say(f"step {step:>7,}  {numbers}  {self.looks.verdict.line}", verdict=more["verdict"])
+        if self.looks.improved and not self.state.guard.doubtful:
+            rows.flush()
+            self._save(level.mean)
+        if now - self.picture_at > PICTURE_SECONDS:
+            write_file(self.folder / "progress.png", self.looks.picture())
+            self.picture_at = now
         self._tell(Looked(step, level, sheet))
         return level.mean
+
+    def _last_look(self, rows: Rows) -> None:
+        if self.looks.step < self.state.step:
+            self._look(rows)
+        write_file(self.folder / "progress.png", self.looks.picture())
+
+    def _enough(self) -> bool:
+        """Whether the run does nothing any more but overfit."""
+        return self.config.stop_early and self.looks.stop
 
     def _use(self, weights: Mapping[str, Tensor]) -> None:
         """Put an average's weights into the copy that is measured and sampled."""
@@ -300,7 +342,7 @@ class Session:
 
     def averaged_model(self) -> Model:
         """The model with the average that is in use; it shares the run's tensors."""
-        return dataclasses.replace(self.model, denoiser=self.averaged, raw=self.state.weights())
+        return dataclasses.replace(self.model, denoiser=self.averaged, raw=self.raw or self.state.weights())
 
     def loss(self, weights: Mapping[str, Tensor]) -> LevelLoss:
         """The loss of these weights on held-out items; `averaged_model` has them afterwards."""
@@ -321,5 +363,17 @@ class Session:
         self.measured = averages.measured(every, self.loss)
         best = averages.best(self.measured)
         self._use(best.average.tensors)
+        self.raw = best.average.raw
         self.console.say(averages.table(self.measured))
+        for line in self._conclusion():
+            self.console.say(line)
         return best.level
+
+    def _conclusion(self) -> Iterator[str]:
+        verdict = self.looks.verdict
+        yield f"verdict    {verdict.line}"
+        if verdict.stop and self.config.stop_early and (share := self._progress()) < 1:
+            left = (1 - share) * (self.config.minutes or self.config.steps or 0)
+            unit = "min" if self.config.minutes else "steps"
+            yield f"           ended early: {left:,.1f} {unit} were not needed (stop_early)".replace(".0 ", " ")
+        yield f"           {verdict.advice}"

@@ -58,11 +58,15 @@ class Stepped:
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """The held-out loss was measured and a sheet of samples drawn, at seeds that never change."""
+    """The held-out loss was measured.
+
+    Attributes:
+        sheet: of samples, from seeds that never change; None where none was drawn this time.
+    """
 
     step: int
     level: LevelLoss
-    sheet: Image.Image
+    sheet: Image.Image | None
 
 
 @dataclass(frozen=True, eq=False)
