@@ -123,7 +123,8 @@ class Verdict:
             return "too early to tell"
         if self.state == "learning":
             return f"learning: {numbers} since step {self.since:,}"
-        return f"{self.state} since step {self.since:,}: {numbers}"
+        rising = self.state == "plateau" and self.held_out.value > RISE
+        return f"{self.state} since step {self.since:,}: {numbers}" + ", perhaps rising" * rising
 
     @property
     def advice(self) -> str:
