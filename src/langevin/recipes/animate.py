@@ -4,6 +4,7 @@ import io
 import math
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from langevin import store
@@ -87,7 +88,11 @@ def _frame(path: Path, text: str, side: int, share: float) -> Image.Image:
 
 
 def _palette(pictures: list[Image.Image]) -> Image.Image:
-    """256 colours for all frames, so that nothing flickers: those of the first, the middle and the last side by side."""
+    """256 colours for all frames, so that nothing flickers: all greys, or those of the first, middle and last frame together."""
+    if all((np.ptp(np.asarray(p), axis=-1) == 0).all() for p in pictures):
+        greys = Image.new("P", (1, 1))
+        greys.putpalette([k for grey in range(256) for k in (grey, grey, grey)])
+        return greys
     some = [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
     strip = Image.new("RGB", (sum(p.width for p in some), max(p.height for p in some)), (255, 255, 255))
     left = 0

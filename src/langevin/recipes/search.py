@@ -358,15 +358,19 @@ class _Judge:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Began(unseen=unseen):
-                self._unseen = unseen
-            case Stepped(share=share):
+            case Began():
+                self._unseen = event.unseen
+                self._due(event)  # a look that was due when the run was stopped
+            case Stepped():
                 self._progress(self._trial, event)
-                while self._look < len(SHARES) and share >= SHARES[self._look]:
-                    held_out = self._measure(event.averaged().denoiser, self._unseen)
-                    self._look += 1
-                    if self._trial.report(self._look, held_out):
-                        raise PrunedError(f"held-out {held_out:.4f} after {SHARES[self._look - 1]:.0%} of the budget")
+                self._due(event)
+
+    def _due(self, event: Began | Stepped) -> None:
+        while self._look < len(SHARES) and event.share >= SHARES[self._look]:
+            held_out = self._measure(event.averaged().denoiser, self._unseen)
+            self._look += 1
+            if self._trial.report(self._look, held_out):
+                raise PrunedError(f"held-out {held_out:.4f} after {SHARES[self._look - 1]:.0%} of the budget")
 
 
 def _space(base: TrainConfig, given: "str | Path | Mapping[str, Any] | None", dataset: Dataset) -> Space:

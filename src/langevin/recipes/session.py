@@ -140,7 +140,8 @@ class Session:
         now, keep = self._progress(), self.config.snapshots
         self.snapshots = Snapshots(self.folder, self.state.step, now, self.console.say, budget=budget, keep=keep)
         self._say_plan()
-        self._tell(Began(self.folder, self.config, self.model, self.feed, self.law, self.unseen, self.state.step))
+        now = self.state.step, self._progress(), self._first_average
+        self._tell(Began(self.folder, self.config, self.model, self.feed, self.law, self.unseen, *now))
         self._persist()
         level = self._publish()
         self._tell(Trained(self.state.step, level))

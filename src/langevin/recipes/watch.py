@@ -26,7 +26,8 @@ class Began:
     """A sitting begins.
 
     Attributes:
-        step: 0, or where it goes on.
+        step, share: 0, or where it goes on; share of the budget.
+        averaged: as of `Stepped`.
         law: the time law as the run began with it.
         unseen: held-out items in model space, (N, ...), and their conditions.
     """
@@ -38,6 +39,8 @@ class Began:
     law: TimeLaw
     unseen: tuple[Tensor, Mapping[str, Tensor]]
     step: int
+    share: float
+    averaged: Callable[[], Model]
 
 
 @dataclass(frozen=True, eq=False)

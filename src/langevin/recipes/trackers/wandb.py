@@ -54,7 +54,7 @@ class WandB(Tracker):
         self._run.log({name: self._wandb.Image(array), "step": step})
 
     def done(self) -> None:
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
 def _identity(folder: Path) -> str:

@@ -1,0 +1,299 @@
+"""A search: what its trials are, what counts, what is given up, and that its best recipe gives the same model again."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from scipy import stats
+
+import langevin
+from langevin import data
+from langevin.config import parse, read_yaml
+from langevin.diffusion import GaussianDiffusion
+from langevin.diffusion.schedules import VE, Cosine
+from langevin.errors import UsageError
+from langevin.evaluation.noise_levels import held_out_loss
+from langevin.exact.gaussian import GaussianDenoiser
+from langevin.recipes import findings, plan
+from langevin.recipes.console import Console
+from langevin.recipes.search import Measure, search
+from langevin.recipes.signals import StoppedError
+from langevin.recipes.space import Space
+from langevin.recipes.train import train
+from tests.models import digits_like
+
+pytest.importorskip("optuna")
+
+QUICK = {"network": "{name: unet, channels: 1, dims: 2, patch: 1, widths: [8, 8], attention: []}", "batch": "12"}
+RATES = {"optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True}}
+
+
+@pytest.fixture
+def pictures(in_tmp) -> Path:
+    images, labels = digits_like(130)
+    np.savez("set.npz", images=images, labels=labels)
+    return Path("set.npz")
+
+
+def _search(path="set.npz", **more):
+    given = {} if "resume" in more else {"settings": QUICK, "steps_per_trial": 8, "trials": 3, "space": RATES}
+    return search(None if "resume" in more else path, console=Console("quiet"), **{**given, **more})
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_trials_are_runs_the_first_is_the_default_recipe_and_the_best_one_can_be_trained_again(pictures, in_tmp):
+    found = _search(seed=3)
+    assert found.path == Path("searches/set-1")
+    assert [r.number for r in found.trials] == [0, 1, 2]
+    assert found.trials[0].values == {"optimizer.lr": 2e-3}
+    for row in found.trials:
+        config = read_yaml(found.path / row.folder / "config.yaml")
+        assert config["optimizer"]["lr"] == row.values["optimizer.lr"]
+        steps = (found.path / row.folder / "metrics.jsonl").read_text().splitlines()
+        assert any("loss" in json.loads(line) for line in steps)
+    best = min((r for r in found.trials if r.held_out is not None), key=lambda r: r.held_out)
+    assert read_yaml(found.best) == read_yaml(found.path / best.folder / "config.yaml")
+    again = train(pictures, config=found.best, console=Console("quiet"))
+    a, b = (langevin.load(p).tensors() for p in (again.path, found.path / best.folder))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    written = _rows(found.path)
+    assert [float(r["held_out"]) for r in written if r["held_out"]] == [
+        r.held_out for r in found.trials if r.held_out is not None
+    ]
+    with Image.open(found.path / "importance.png") as plots:
+        assert min(plots.size) > 200
+
+
+def test_the_objective_is_that_of_the_default_recipe_whatever_a_trial_changes(pictures, in_tmp):
+    """A trial's loss is the published model's under the default's weight and law, though the trial trains by others."""
+    changed = {**QUICK, "weight": "{name: snr}", "times": "{name: uniform}", "schedule": "{name: cosine}"}
+    found = _search(settings=changed, trials=1)
+    dataset = data.open(pictures)
+    measure = Measure(parse({"data": {"path": str(pictures)}}), dataset)
+    assert (type(measure.law).__name__, type(measure.weight).__name__) == ("LogNormal", "Karras")
+    model = langevin.load(found.path / "runs/trial-000")
+    rows = dataset.held_out_indices
+    x0 = model.codec.encode(torch.from_numpy(np.array(dataset.items[rows])))
+    cond = {"label": torch.from_numpy(dataset.columns["label"][rows].astype(np.int64))}
+    expected = held_out_loss(model.denoiser, x0, cond, measure.law, measure.weight).mean
+    assert found.trials[0].held_out == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_measure_does_not_depend_on_the_schedule(pictures, in_tmp):
+    """The exact denoiser of a Gaussian knows the same on every schedule, so its measured loss is the same."""
+    measure = Measure(parse({"data": {"path": str(pictures)}}), data.open(pictures))
+    x0 = torch.randn(64, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ve, cosine = (
+        measure(GaussianDenoiser(GaussianDiffusion(schedule), torch.zeros(3), torch.ones(())), (x0, {}))
+        for schedule in (VE(), Cosine())
+    )
+    assert ve == pytest.approx(cosine, rel=1e-6)
+
+
+def test_a_hopeless_learning_rate_is_given_up_early(pictures, in_tmp):
+    space = {"optimizer.lr": [2e-3, 1e-12]}
+    found = _search(space=space, trials=4, steps_per_trial=24)
+    hopeless = [r for r in found.trials if r.values["optimizer.lr"] == "1e-12"]
+    assert hopeless
+    for row in hopeless:
+        assert row.state == "pruned" and row.held_out is None
+        done = [json.loads(x) for x in (found.path / row.folder / "metrics.jsonl").read_text().splitlines()]
+        assert max(r["step"] for r in done) == 6  # a quarter of 24
+    kept = [r for r in found.trials if r.values["optimizer.lr"] == "0.002"]
+    assert kept and all(r.state == "complete" for r in kept if r.number == 0)
+
+
+def test_a_recipe_that_diverges_ends_its_trial_and_not_the_search(pictures, in_tmp):
+    found = _search(space={"optimizer.lr": [2e-3, 1e30]}, trials=3)
+    wild = [r for r in found.trials if r.values["optimizer.lr"] == "1e+30"]
+    assert wild and all(r.state == "pruned" for r in wild)
+    assert found.trials[0].state == "complete"
+
+
+PROGRAM = """
+import sys
+from langevin.cli import main
+import langevin.recipes.session as t
+t.CHECKPOINT_SECONDS = 0.0
+main(sys.argv[1:])
+"""
+
+
+def _start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", PROGRAM, "search", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _begin() -> tuple[Path, subprocess.Popen]:
+    """A search whose second trial is under way, with a checkpoint."""
+    Path("space.yaml").write_text(yaml.safe_dump(RATES))
+    quick = [part for key, value in QUICK.items() for part in ("--set", f"{key}={value}")]
+    arguments = ["set.npz", "--trials", "3", "--steps-per-trial", "16", "--space", "space.yaml", "--out", "s", *quick]
+    process = _start(*arguments)
+    deadline = time.monotonic() + 120
+    while not list(Path("searches/s-1/runs/trial-001/checkpoints").glob("step-*")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.01)
+    return Path("searches/s-1"), process
+
+
+def test_killed_a_trial_is_marked_and_not_counted_and_its_run_goes_on(pictures, in_tmp):
+    folder, process = _begin()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = max(p.name for p in (folder / "runs/trial-001/checkpoints").glob("step-*"))
+    found = _search(resume=folder)
+    states = [r.state for r in found.trials]
+    assert states[:2] == ["complete", "killed"]
+    assert sum(s in ("complete", "pruned") for s in states) == 3
+    killed, again = found.trials[1], found.trials[2]
+    assert again.values == killed.values and again.folder == killed.folder
+    assert f"going on from step {int(done.removeprefix('step-'))}" in (folder / "runs/trial-001/run.log").read_text()
+    whole = train(
+        "set.npz",
+        steps=40,
+        settings={**QUICK, "optimizer.lr": repr(again.values["optimizer.lr"])},
+        console=Console("quiet"),
+    )
+    if again.state == "complete":
+        a, b = (langevin.load(p).tensors() for p in (whole.path, folder / again.folder))
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_asked_to_stop_a_search_leaves_with_75_and_says_how_to_go_on(pictures, in_tmp, monkeypatch):
+    """The signal comes at the first look of the second trial; its run goes on, and ends as if never stopped."""
+    looks = []
+
+    def interrupted(self, denoiser, unseen, own=Measure.__call__):
+        looks.append(1)
+        if len(looks) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return own(self, denoiser, unseen)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Measure, "__call__", interrupted)
+        with pytest.raises(StoppedError) as caught:
+            _search(trials=2, seed=1)
+    assert caught.value.exit_code == 75
+    assert "langevin search --resume searches/set-1" in str(caught.value)
+    states = [r["state"] for r in _rows(Path("searches/set-1"))]
+    assert states == ["complete", "killed", "waiting"]
+    found, never = _search(resume="searches/set-1"), _search(trials=2, seed=1)
+    assert [r.state for r in found.trials][:2] == ["complete", "killed"]
+    ends = [[(r.values, r.seen, r.state, r.held_out) for r in f.trials if r.state != "killed"] for f in (found, never)]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_search(pictures, in_tmp):
+    folder, first = _begin()
+    second = _start("--resume", str(folder))
+    outputs = [p.communicate(timeout=120)[0] for p in (first, second)]
+    assert [p.returncode for p in (first, second)] == [0, 0], outputs
+    found = _search(resume=folder)
+    assert [r.number for r in found.trials] == [0, 1, 2]
+    assert all(r.state in ("complete", "pruned") for r in found.trials)
+    assert len({r.folder for r in found.trials}) == 3
+    assert "trial   2" in outputs[1] or "trial   2" in outputs[0]
+
+
+def test_confirmed_it_says_whether_the_gap_is_more_than_noise(pictures, in_tmp):
+    """A default that learns nothing is beaten for sure; the seeds that confirm it are others than the one that chose."""
+    found = _search(settings={**QUICK, "optimizer.lr": "1e-7"}, space={"optimizer.lr": [5e-3]}, trials=3, confirm=True)
+    assert found.verdict is not None and found.verdict.better
+    losses = {
+        name: [
+            json.loads((found.path / "runs" / f"{name}-seed-{k}" / "held-out.json").read_text())["held_out"]
+            for k in (1, 2)
+        ]
+        for name in ("trial-000", f"trial-{_best(found).number:03d}")
+    }
+    default, best = [found.trials[0].held_out, *losses["trial-000"]], losses[f"trial-{_best(found).number:03d}"]
+    assert found.verdict.gap == pytest.approx(np.mean(default) - np.mean(best))
+
+
+def _best(found):
+    return min((r for r in found.trials if r.held_out is not None), key=lambda r: r.held_out)
+
+
+def test_the_verdict_is_students_test_of_two_means():
+    rng = np.random.default_rng(0)
+    for shift in (0.0, 0.5, 3.0):
+        default, best = rng.normal(1 + shift, 1, 3).tolist(), rng.normal(1, 1, 2).tolist()
+        ours = findings.verdict(default, best)
+        theirs = stats.ttest_ind(default, best, alternative="greater")
+        assert ours.better == (theirs.pvalue < 1 - findings.SURE)
+        assert ours.gap / ours.least == pytest.approx(theirs.statistic / stats.t.ppf(findings.SURE, 3))
+
+
+def test_a_space_holds_the_recipes_own_values_and_its_origin_is_the_recipe(pictures, in_tmp):
+    dataset = data.open(pictures)
+    base = plan.resolve(parse({"data": {"path": "set.npz"}, "steps": 3}), dataset)
+    given = {
+        "optimizer.lr": {"low": 1e-2, "high": 1e-1, "log": True},
+        "batch": [64, 128],
+        "network.widths": {"scale": [0.5, 2]},
+        "schedule": [{"name": "cosine"}],
+    }
+    space = Space.of(base, given)
+    assert space.recipe(space.origin()) == base
+    assert space.kinds["optimizer.lr"].low == 2e-3
+    changed = space.recipe({**space.origin(), "network.widths": 0.5, "schedule": '{"name": "cosine"}'})
+    assert changed.network["widths"] == [w // 2 for w in base.network["widths"]]
+    assert changed.schedule == {"name": "cosine"} and changed.optimizer == base.optimizer
+    assert Space.of(base, space.describe()) == space
+    default = Space.default(base, lambda recipe: True, labelled=True)
+    assert default.recipe(default.origin()) == base
+    assert "dropout" not in Space.default(base, lambda recipe: True, labelled=False).kinds
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"optimizer.lrr": [1.0]}, "did you mean `lr`"),
+        ({"seed": [1, 2]}, "same in all trials"),
+        ({"data.size": [8, 16]}, "same in all trials"),
+        ({"optimizer.lr": {"low": 1, "high": 0}}, "low < high"),
+        ({"optimizer.lr": {"low": 0, "high": 1, "log": True}}, "above 0"),
+        ({"optimizer.lr": 3}, "is no space"),
+        ({"optimizer.lr": {"lo": 3}}, "unknown form"),
+        ({"schedule": {"scale": [1, 2]}}, "no number"),
+        ({}, "empty"),
+    ],
+)
+def test_mistakes_in_a_space_are_told_and_leave_nothing(pictures, in_tmp, space, said):
+    with pytest.raises(UsageError, match=said):
+        _search(space=space)
+    assert not Path("searches").exists()
+
+
+def test_a_resumed_search_keeps_its_settings_and_can_be_made_longer(pictures, in_tmp):
+    found = _search(trials=1)
+    with pytest.raises(UsageError, match="keeps its own seed"):
+        _search(resume=found.path, seed=1)
+    with pytest.raises(UsageError, match="did you mean `set-1`"):
+        _search(resume=found.path.with_name("set-2"))
+    longer = _search(resume=found.path, trials=2)
+    assert [r.number for r in longer.trials] == [0, 1]
+    assert longer.trials[0] == found.trials[0]
+
+
+def test_optuna_missing_is_a_usage_error_that_names_the_extra(pictures, in_tmp, monkeypatch):
+    monkeypatch.setattr("langevin.recipes.study.optuna", None)
+    with pytest.raises(UsageError, match=r"langevin\[search\]"):
+        _search()
+    assert not Path("searches").exists()
