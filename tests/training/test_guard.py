@@ -367,6 +367,8 @@ def test_what_counts_as_a_shortage():
         np.empty(1 << 60, np.uint8)
     assert is_shortage(full.value)
     assert is_shortage(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_shortage(RuntimeError("could not create a primitive"))
+    assert not is_shortage(RuntimeError("could not create a primitive descriptor for a convolution"))
     assert not is_shortage(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes"):
         shrinking(lambda n: torch.ones(2, 3) @ torch.ones(2, 3), 8, "x", print)

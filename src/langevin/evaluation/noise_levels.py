@@ -20,6 +20,8 @@ from langevin.diffusion.weights import Weight
 from langevin.rng import SampleNoise
 
 LEVELS = 8
+BATCH = 128
+"""So many losses are measured at once."""
 _STREAM = 4
 
 
@@ -71,7 +73,7 @@ def held_out_loss(
     levels: int = LEVELS,
     draws: int = 1,
     seed: int = 0,
-    batch: int = 128,
+    batch: int = BATCH,
 ) -> LevelLoss:
     """The loss of x0 (N, ...) at every level, with `draws` of the noise an item, keyed (seed, item and draw, level).
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from langevin.diffusion import Denoiser
 from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
-from langevin.evaluation.noise_levels import LEVELS, LevelLoss, held_out_loss
+from langevin.evaluation.noise_levels import BATCH, LEVELS, LevelLoss, held_out_loss
 from langevin.evaluation.verdict import Verdict, judge, looks_of
 from langevin.recipes.progress import Curve, draw
 from langevin.training.feed import Feed
@@ -148,7 +148,7 @@ class Looks:
             self._next = 2 * step  # steps may become faster
         return rhythm.worthwhile(share)
 
-    def look(self, step: int, share: float, denoiser: Denoiser) -> tuple[LevelLoss, dict[str, Any]]:
+    def look(self, step: int, share: float, denoiser: Denoiser, batch: int = BATCH) -> tuple[LevelLoss, dict[str, Any]]:
         """Measure the loss on held-out items (on training items where none is held out).
 
         Returns:
@@ -159,8 +159,8 @@ class Looks:
             count = self.rows[0]["count"] if self.rows else rhythm.count
             self._items = self._some(self.feed.dataset.held_out_indices, count), self._some(self.feed.indices, count)
         unseen, seen = self._items
-        training = self._loss(seen, denoiser)
-        level = self._loss(unseen, denoiser) if len(unseen.x0) else training
+        training = self._loss(seen, denoiser, batch)
+        level = self._loss(unseen, denoiser, batch) if len(unseen.x0) else training
         more: dict[str, Any] = {"training": training.mean, "training_levels": training.losses}
         if level is not training:
             gap, error = level.above(training)
@@ -188,9 +188,9 @@ class Looks:
         chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int)] if len(rows) else rows
         return _Items(*self.feed.items(chosen), draws=max(1, count // max(len(chosen), 1)))
 
-    def _loss(self, items: "_Items", denoiser: Denoiser) -> LevelLoss:
-        seed = self.feed.seed
-        return held_out_loss(denoiser, items.x0, items.cond, self.law, self.weight, draws=items.draws, seed=seed)
+    def _loss(self, items: "_Items", denoiser: Denoiser, batch: int) -> LevelLoss:
+        x0, cond, draws, seed = items.x0, items.cond, items.draws, self.feed.seed
+        return held_out_loss(denoiser, x0, cond, self.law, self.weight, draws=draws, seed=seed, batch=batch)
 
 
 @dataclass(frozen=True, eq=False)

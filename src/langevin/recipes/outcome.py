@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from langevin.config import TrainConfig
 from langevin.data.dataset import Dataset
-from langevin.errors import DataError
+from langevin.errors import DataError, MemoryShortError
 from langevin.evaluation.figures import Figure, figures, table
 from langevin.evaluation.labels import label_agreement
 from langevin.evaluation.noise_levels import LevelLoss
@@ -24,7 +24,10 @@ from langevin.model import Model, load, modality_of
 from langevin.recipes.averages import Measured, best, rows
 from langevin.recipes.console import Console
 from langevin.store import write_file
+from langevin.training.memory import attempt, shrinking
 
+AT_ONCE = 64
+"""So many samples are drawn at once, where memory has room for them."""
 FIGURE_SAMPLES = 2000
 """So many samples the figures stand on, at most; never more than there are held-out items."""
 FIGURE_BYTES = 512 << 20
@@ -97,20 +100,28 @@ def measure(
         console.progress("sampling", done / n, f"{done:,} of {n:,}")
         heed()
 
-    samples = model.sample(seeds=seeds, progress=progress)
+    samples = shrinking(
+        lambda batch: model.sample(seeds=seeds, batch=batch, progress=progress), AT_ONCE, "samples", console.say
+    )
+    if samples is None:
+        raise MemoryShortError("no memory for a single sample", where=str(target), help="sample it on a larger machine")
     console.done()
     labels, items = model.labels(seeds), _with_axis(samples, model)
     train_items, unseen = dataset.take(train_rows), dataset.take(unseen_rows)
     made: list[Figure] = []
     try:
-        made += figures(train_items, unseen, items, seed=config.seed, heed=heed)
+        found = attempt(lambda: figures(train_items, unseen, items, seed=config.seed, heed=heed))
+        if found is None:
+            console.say("memory     figures: left out, there is no room for them")
+        made += found or []
         made += _agreement(dataset, train_rows, unseen_rows, items, labels)
     except DataError as error:
         console.say(f"figures are missing: {error}")
     model.about = about(made)
     model.save(target, replace=True)
     sheet, compared = folder / "samples.png", folder / "real-and-generated.png"
-    save_picture(preview(model), sheet)
+    if (drawn := preview(model, console.say)) is not None:
+        save_picture(drawn, sheet)
     save_picture(real_against_generated(unseen if len(unseen) >= 16 else train_items, items), compared)
     facts = {
         "held_out_loss": level.mean,
@@ -134,11 +145,11 @@ def save_picture(picture: Image, path: Path) -> None:
     write_file(path, body.getvalue())
 
 
-def preview(model: Model) -> Any:
-    """A sheet of samples: one row a class where there are few, else 8 x 8."""
+def preview(model: Model, say: Callable[[str], None]) -> Any:
+    """A sheet of samples: one row a class where there are few, else 8 x 8. None, and a word, where memory has no room."""
     seeds, labels, columns = sheet_of(model)
-    items = model.sample(seeds=seeds, label=labels)
-    return modality_of(model.modality).preview(_with_axis(items, model), columns)
+    items = shrinking(lambda batch: model.sample(seeds=seeds, label=labels, batch=batch), AT_ONCE, "preview", say)
+    return None if items is None else modality_of(model.modality).preview(_with_axis(items, model), columns)
 
 
 def _some(dataset: Dataset, rows: np.ndarray) -> np.ndarray:

@@ -69,7 +69,11 @@ def send_back(
         f"back to step {state.step:,}{'' if folder else ', the first weights,'} at {state.rate:g} of the learning rate"
     )
     say(f"step {step:>7,}  {error.what}")
-    say(f"step {step:>7,}  {what}; {MAX_RETURNS - state.guard.returns} more times the run may be sent back")
+    left = MAX_RETURNS - state.guard.returns
+    say(
+        f"step {step:>7,}  {what}"
+        + (f"; it may be sent back {left} time{'s' * (left > 1)} more" if left else ", for the last time")
+    )
     return {
         "step": state.step,
         "returned_from": step,

@@ -3,8 +3,9 @@
 import copy
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from langevin.data.dataset import Dataset
 from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
 from langevin.errors import DivergedError, MemoryShortError, UsageError
-from langevin.evaluation.noise_levels import LEVELS, LevelLoss, held_out_loss
+from langevin.evaluation.noise_levels import BATCH, LEVELS, LevelLoss, held_out_loss
 from langevin.model import Model
 from langevin.networks import keep_memory
 from langevin.recipes import averages, crew, init, plan, provenance, rescue, resume, shortage
@@ -31,10 +32,12 @@ from langevin.store import write_file
 from langevin.training import Metrics, TrainState, checkpoint, fit, private
 from langevin.training.distributed import World
 from langevin.training.feed import Feed
+from langevin.training.memory import shrinking
 from langevin.training.private import PrivateFeed
 from langevin.training.snapshots import Snapshots
 from langevin.training.terms import Terms
 
+T = TypeVar("T")
 HELD_OUT = 256
 """So many held-out items the loss is measured on."""
 SHEETS = 8
@@ -303,9 +306,11 @@ class Session:
         model, sheet, now = self._first_average(), None, time.perf_counter()
         is_time = self.config.steps or now - self.sheet_at > SHEET_SECONDS
         if is_time and int(share * SHEETS) > int(before * SHEETS) and share < 1:
-            sheet, self.sheet_at = preview(model), now  # before the row, which says that all of the look is done
-            save_picture(sheet, self.folder / "previews" / f"step-{step:09d}.png")
-        level, more = self.looks.look(step, share, self.averaged)
+            # before the row, which says that all of the look is done
+            sheet, self.sheet_at = preview(model, self.console.say), now
+            if sheet is not None:
+                save_picture(sheet, self.folder / "previews" / f"step-{step:09d}.png")
+        level, more = self._fitting(lambda batch: self.looks.look(step, share, self.averaged, batch))
         rows.looked(step, level, **more)
         numbers = f"held-out {level.mean:.4f}  training {more['training']:.4f}"
         self.console.say(f"step {step:>7,}  {numbers}  {self.looks.verdict.line}", verdict=more["verdict"])
@@ -349,7 +354,14 @@ class Session:
         """The loss of these weights on held-out items; `averaged_model` has them afterwards."""
         self._use(weights)
         x0, cond = self.unseen
-        return held_out_loss(self.averaged, x0, cond, self.law, self.weight, seed=self.config.seed)
+        seed, law, weight = self.config.seed, self.law, self.weight
+        return self._fitting(lambda batch: held_out_loss(self.averaged, x0, cond, law, weight, seed=seed, batch=batch))
+
+    def _fitting(self, loss: Callable[[int], T]) -> T:
+        """A held-out loss with the batch that fits into memory."""
+        if (out := shrinking(loss, BATCH, "held-out loss", self.console.say)) is None:
+            raise MemoryShortError("no memory to measure the loss of a single item")
+        return out
 
     def _save(self, held_out: float | None = None) -> None:
         self._use(self.state.average_of(self.config.ema[0]))

@@ -165,9 +165,10 @@ class Guard:
     def give_up(self, step: int, rate: float) -> None:
         """Raise AstrayError in the words that fit."""
         now, best = (math.exp((v or 0.0) - self.began) for v in (self.level, self.best))
+        had = f" (it had been {best:.3g})" if best < 0.8 else ""
+        after = "" if self.astray else f", {self.shaken:,} steps after it rose above that or the run was sent back"
         raise AstrayError(
-            f"the loss is {now:.3g} times that of the untrained network and does not come down"
-            + (f" (it had been {best:.3g})" if best < 0.8 else ""),
+            f"the loss is {now:.3g} times that of the untrained network{had}{after}",
             where=f"step {step}",
             help=f"lower optimizer.lr (it was {rate:.3g} here)",
         )

@@ -18,12 +18,13 @@ FIRST_STEPS = 100
 """So many steps of a sitting may still find out what fits."""
 MAX_HALVED = 3
 _SAID = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+_ONEDNN = "could not create a primitive"  # all that oneDNN says where it finds no room for its code
 
 
 def is_shortage(error: BaseException) -> bool:
     """Whether an allocator refused, on whatever device."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
+        isinstance(error, RuntimeError) and (any(said in str(error) for said in _SAID) or str(error).strip() == _ONEDNN)
     )
 
 
