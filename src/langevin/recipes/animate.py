@@ -63,8 +63,13 @@ def _write(run: Path, target: Path, last_step: int | None) -> Path:
 
 def _gif(frames: list[tuple[str, Path]], side: int) -> bytes:
     pictures = [_frame(path, text, side, k / max(1, len(frames) - 1)) for k, (text, path) in enumerate(frames)]
-    palette = _palette(pictures)
-    flat = [p.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for p in pictures]
+    if all(
+        (np.ptp(np.asarray(p), axis=-1) == 0).all() for p in pictures
+    ):  # nothing but greys: there is room for all of them
+        flat = [p.convert("L") for p in pictures]
+    else:
+        palette = _palette(pictures)
+        flat = [p.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for p in pictures]
     times = [FRAME_MS] * (len(flat) - 1) + [LAST_MS]
     out = io.BytesIO()
     flat[0].save(out, "GIF", save_all=True, append_images=flat[1:], duration=times, loop=0, optimize=False)
@@ -88,11 +93,7 @@ def _frame(path: Path, text: str, side: int, share: float) -> Image.Image:
 
 
 def _palette(pictures: list[Image.Image]) -> Image.Image:
-    """256 colours for all frames, so that nothing flickers: all greys, or those of the first, middle and last frame together."""
-    if all((np.ptp(np.asarray(p), axis=-1) == 0).all() for p in pictures):
-        greys = Image.new("P", (1, 1))
-        greys.putpalette([k for grey in range(256) for k in (grey, grey, grey)])
-        return greys
+    """256 colours for all frames, so that nothing flickers: those of the first, the middle and the last side by side."""
     some = [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
     strip = Image.new("RGB", (sum(p.width for p in some), max(p.height for p in some)), (255, 255, 255))
     left = 0
