@@ -13,12 +13,12 @@ class Network(nn.Module, ABC):
     `config` holds every constructor argument in JSON-able form: `type(net)(**net.config)` rebuilds the network, and
     `load_state_dict` then gives the same outputs bit for bit.
     A fresh network gives exactly 0. A sample's output never depends on its batch mates.
-    `ends` are patterns of the names of parameters of the first layer, the last, and what embeds conditions; Muon leaves
-    these to AdamW.
+    `ends` are patterns of the names of parameters of the first layer, the last, and what embeds conditions or leads them into
+    the blocks; Muon leaves these to AdamW.
     """
 
     config: dict[str, Any]
-    ends: ClassVar[tuple[str, ...]] = ("conditions.*", "enter.*", "leave.*")
+    ends: ClassVar[tuple[str, ...]] = ("conditions.*", "enter.*", "leave.*", "*.modulation.*")
 
     @abstractmethod
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:

@@ -40,7 +40,7 @@ def ema(
         publish: make it the run's model; the former one is kept beside it.
 
     Returns:
-        the model folder.
+        the model folder; the run's own where that has the best average already.
 
     Raises:
         UsageError: nothing to make it from, a width or step that the snapshots do not reach, or a folder that is there
@@ -58,6 +58,9 @@ def ema(
         if sigma_rel is None:
             found = _scan(run, console)
             chosen, loss = found.average, found.level.mean
+            if load(run).about.get("average") == str(chosen):
+                console.say(f"model      {run / 'model'} has the best of them: {chosen}")
+                return run / "model"
             if not publish:
                 store.refuse_taken(run / f"ema-{chosen.sigma_rel:g}")
         else:
@@ -117,9 +120,8 @@ def _wearing(model: Model, average: Average, step: int | None, loss: float | Non
     if loss is not None:
         about["held-out loss"] = round(loss, 5)
     sampling = {k: v for k, v in model.sampling.items() if k != "tuned"}
-    return dataclasses.replace(
-        model, about=about, sampling=sampling, raw=None if step is not None else model.raw, digest=""
-    )
+    raw = average.raw or (model.raw if step is None else None)
+    return dataclasses.replace(model, about=about, sampling=sampling, raw=raw, digest="")
 
 
 def _publish(run: Path, model: Model, console: Console) -> Path:

@@ -27,8 +27,16 @@ def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
     """(..., rows, columns) with the singular vectors of g and singular values of about 1, most between 0.7 and 1.2.
 
     x <- (A + B x x' + C (x x')^2) x, from g over its norm. All iterates are polynomials of x x' times x and commute, so the
-    iteration runs on the small matrix x x' alone. Singular values below a thousandth of g's norm stay smaller than 1.
+    iteration runs on the small matrix x x' alone; rounding grows twelvefold a step there, so products that a device would round
+    to less than float32 are taken in float64. Singular values below a thousandth of g's norm stay smaller than 1.
     """
+    if torch.get_float32_matmul_precision() != "highest":
+        return orthogonal_in(g.double(), steps).to(g)
+    return orthogonal_in(g, steps)
+
+
+def orthogonal_in(g: Tensor, steps: int) -> Tensor:
+    """The same in g's own precision."""
     tall = g.shape[-2] > g.shape[-1]
     g = g.mT if tall else g
     x = g / g.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
@@ -50,7 +58,7 @@ class Muon(_AdamW):
         lr, weight_decay: of both.
         betas, eps: of AdamW.
         momentum: mu.
-        steps: of the iteration that makes a matrix orthogonal.
+        steps: of the iteration that makes a matrix orthogonal, 1 to 6.
     """
 
     by_kind: ClassVar[bool] = True
@@ -66,8 +74,8 @@ class Muon(_AdamW):
         momentum: float = 0.95,
         steps: int = 5,
     ) -> None:
-        if not 0 <= momentum < 1 or steps < 1:
-            raise ValueError(f"momentum lies in [0, 1) and steps are at least 1, not {momentum} and {steps}")
+        if not 0 <= momentum < 1 or not 1 <= steps <= 6:
+            raise ValueError(f"momentum lies in [0, 1) and steps in 1 to 6, not {momentum} and {steps}")
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         self.momentum, self.steps = momentum, steps
 
