@@ -75,8 +75,10 @@ def save(run: Path, model: Model, state: TrainState, *, keep: int = 2, held_out:
     """
     numbers, tensors = state.numbers(), state.tensors()
     path = run / "checkpoints" / f"step-{state.step:09d}"
-    if path.exists() and _holds(path, numbers, held_out):
-        return path
+    if path.exists():
+        if _holds(path, numbers, held_out):
+            return path
+        held_out = _look(path).held_out if held_out is None else held_out  # what was measured at this step stays known
     refuse_broken({**tensors, **model.tensors()}, where=str(path))
     facts = {
         "format": FORMAT,
