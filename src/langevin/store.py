@@ -153,6 +153,13 @@ def _put(folder: Path, path: Path) -> None:
         _remove(aside)
 
 
+def discard(path: Path) -> None:
+    """Remove a folder that is no longer wanted, under another name: half removed it is nothing that could be taken for one."""
+    with _beside(path) as gone, suppress(OSError):
+        path.rename(gone)
+        _remove(gone)
+
+
 def clean(folder: Path, *, alone: bool = False) -> None:
     """Remove what a killed process left half written in `folder`, and put back a folder that it had only put aside.
 

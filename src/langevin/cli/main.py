@@ -359,6 +359,21 @@ def tune(
     fit_steps(run, steps=steps or [6], seeds=seeds, batch=batch, console=Console("json" if json else "auto"))
 
 
+@app.command
+def checkpoints(run: Path) -> None:
+    """List a run's checkpoints: step, size, held-out loss, and whether each is sound; exit code 7 where one is not.
+
+    Args:
+        run: a run's folder.
+    """
+    from langevin.recipes.checkpoints import look, table
+
+    found = look(run)
+    print(table(found))
+    if any(one.wrong for one in found):
+        raise SystemExit(7)
+
+
 @data.command(name="check")
 def data_check(
     path: str,

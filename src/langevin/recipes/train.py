@@ -15,7 +15,7 @@ from langevin import data
 from langevin.config import TrainConfig, parse, read_yaml, with_settings, write_yaml
 from langevin.data import audit, sanity
 from langevin.data.dataset import Dataset
-from langevin.disk import disk_errors
+from langevin.disk import broken_promises, disk_errors
 from langevin.errors import DataError, UsageError
 from langevin.recipes import crew, launch, plan, provenance
 from langevin.recipes import resume as resuming
@@ -131,6 +131,8 @@ def train(
             provenance.begin(folder, dataset)
             write_file(folder / "config.yaml", write_yaml(settled))  # last: with it there is a run to resume
             console.keep_log(folder / "run.log")
+        for broken in broken_promises(folder):
+            console.say(f"note       this disk: {broken}")
         stack.enter_context(deterministic(settled.deterministic))
         tracking = stack.enter_context(Tracking(folder, settled, console.say))
         watchers = (first_batch, tracking, animation)

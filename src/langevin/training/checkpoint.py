@@ -10,7 +10,6 @@ says. Others are deleted only after the new one is on the disk and has been read
 import json
 import math
 import re
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ def save(run: Path, model: Model, state: TrainState, *, keep: int = 2, held_out:
     kept = known[:keep] + _by_loss(known)[:1]
     for one in known:
         if one not in kept and one.format == FORMAT:  # what an older version wrote is not ours to delete
-            shutil.rmtree(one.path, ignore_errors=True)
+            store.discard(one.path)
     return path
 
 
@@ -115,7 +114,7 @@ def is_due(often: CheckpointsConfig, step: int, since: float, otherwise: float) 
 
 def best(run: Path) -> Path | None:
     """The sound checkpoint with the lowest held-out loss, the earlier of two equal ones; None where none was measured."""
-    return next((one.path for one in _by_loss(saved(run)) if _is_sound(one.path)), None)
+    return next((one.path for one in _by_loss(saved(run)) if is_sound(one.path)), None)
 
 
 def newest(run: Path, warn: Callable[[str], None]) -> Path | None:
@@ -212,15 +211,17 @@ def _by_loss(known: list[Saved]) -> list[Saved]:
 
 
 def _holds(folder: Path, numbers: dict[str, Any], held_out: float | None) -> bool:
-    """Whether a sound checkpoint says all that would be written."""
-    if not _is_sound(folder):
+    """Whether a sound checkpoint says all that would be written; one of an older format says less, and is left as it is."""
+    if not is_sound(folder):
         return False
-    facts = store.read_json(folder / "state.json")
-    same = facts.get("format") == FORMAT and facts.get("numbers") == json.loads(json.dumps(numbers))
-    return same and (held_out is None or facts.get("held_out") == held_out)
+    facts, now = read_facts(folder), json.loads(json.dumps(numbers))
+    if facts.get("format", 1) < FORMAT:
+        return all(now.get(k) == v for k, v in migrated(facts, {})["numbers"].items() if k != "clock")
+    return facts["numbers"] == now and (held_out is None or facts["held_out"] == held_out)
 
 
-def _is_sound(folder: Path) -> bool:
+def is_sound(folder: Path) -> bool:
+    """Whether all files of a checkpoint are there and what its manifest says."""
     try:
         store.verify(folder, PARTS)
     except RefusedError:
