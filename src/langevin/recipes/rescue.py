@@ -107,7 +107,8 @@ def _last_good(run: Path, say: Say) -> Path | None:
             say(f"{error}; passed over")
             continue
         guard = facts.get("numbers", facts).get("guard", {})
-        if not any(guard.get(name) for name in ("in_a_row", "astray", "shaken")):
+        sent_back_to = guard.get("shaken", 0) <= 1  # 1 is what a run that was sent back begins with
+        if sent_back_to and not guard.get("in_a_row") and not guard.get("astray"):
             return folder
     return None
 

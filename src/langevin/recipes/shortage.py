@@ -65,7 +65,7 @@ def predicted(
 
     try:
         with FakeTensorMode():
-            network = registry.build(dict(spec), Network, foreign=True)
+            network = registry.build(dict(spec), Network, foreign=True)  # type: ignore[type-abstract]
             parameters = sum(p.numel() for p in network.parameters())
             one, two = (_left(network, n, shape, precision, classes) for n in (1, 2))
     except Exception:  # whatever a foreign network does with its input
@@ -90,7 +90,7 @@ def _left(network: nn.Module, count: int, shape: tuple[int, ...], precision: str
     ):
         out = network(torch.zeros(count, *shape), torch.zeros(count), cond)
         own = {p.untyped_storage()._cdata for p in network.parameters()}
-        taken = sum(s.nbytes() for k, s in storages.items() if k not in own)
+        taken: int = sum(s.nbytes() for k, s in storages.items() if k not in own)
     del out
     return taken
 

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -26,10 +27,11 @@ def deterministic(wanted: bool) -> Iterator[None]:
     # cuBLAS reads it when it is first used
     os.environ.setdefault(_WORKSPACE, ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filled, tried = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    fills: Any = torch.utils.deterministic
+    filled, tried = fills.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     try:
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing is read that was not written
+        fills.fill_uninitialized_memory = False  # nothing is read that was not written
         torch.backends.cudnn.benchmark = False
         yield
     except RuntimeError as error:
@@ -42,5 +44,5 @@ def deterministic(wanted: bool) -> Iterator[None]:
         raise
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        fills.fill_uninitialized_memory = filled
         torch.backends.cudnn.benchmark = tried

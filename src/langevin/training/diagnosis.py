@@ -41,7 +41,7 @@ def diagnose(
     layers: list[str] = []
     each = []
     with torch.no_grad(), _watched(network, layers):
-        for part in torch.arange(len(batch)).split(config.micro_batch or max(1, len(batch))):
+        for part in torch.split(torch.arange(len(batch)), config.micro_batch or max(1, len(batch))):
             some = _some(batch, part)
             with torch.autocast(batch.x0.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                 at = t[part.to(t.device)]

@@ -70,7 +70,8 @@ def silence(denoiser: Any, x0: Tensor, t: Tensor, weight: Weight) -> Tensor | No
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     skip = coefficients(alpha, sigma).c_skip
     power = x0.square().flatten(1).mean(1).to(t)
-    return weight(schedule, t) * ((1 - skip * alpha).square() * power + (skip * sigma).square())
+    silent: Tensor = weight(schedule, t) * ((1 - skip * alpha).square() * power + (skip * sigma).square())
+    return silent
 
 
 @dataclass

@@ -35,7 +35,7 @@ def attempt(work: Callable[[], T]) -> T | None:
     except (RuntimeError, MemoryError) as error:
         if not is_shortage(error):
             raise
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
     return None
 
