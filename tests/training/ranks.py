@@ -137,4 +137,5 @@ def main() -> None:
             Path(out).write_text(json.dumps(found))
 
 
-main()
+if __name__ == "__main__":
+    main()

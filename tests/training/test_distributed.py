@@ -15,12 +15,13 @@ import torch.distributed as dist
 from langevin.config import parse
 from langevin.networks.unet import UNet
 from langevin.recipes import launch
-from langevin.training.distributed import World, blocks
+from langevin.training.distributed import ALONE, World, blocks
 from langevin.training.economy import economise
 from langevin.training.heartbeat import Heartbeat, Member
 from langevin.training.scale import LossScale
 from tests.models import digits_like
 from tests.training import world as many
+from tests.training.ranks import Run
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,22 @@ def test_the_scale_of_the_loss_follows_torch():
     own.factor = 1.0
     assert not own.heed(False, "float16")  # then it is not the scale's fault
     assert not LossScale.of("float32").heed(False, "float32")
+
+
+def test_float16_learns_what_float32_does_and_a_scale_too_large_costs_no_more_than_its_steps(pictures):
+    plain, half, large = (Run(ALONE, pictures, precision=p) for p in ("float32", "float16", "float16"))
+    large.state.scale.factor, first = 2.0**40, {k: v.clone() for k, v in large.state.network.state_dict().items()}
+    expected = np.array(plain.go(12))
+    np.testing.assert_allclose(np.array(half.go(12))[:, 0], expected[:, 0], rtol=2e-2)
+    assert half.state.scale == LossScale(65536.0, 12)
+    skipped = 0
+    while not np.isfinite(large.go(1)[0][1]):
+        skipped += 1
+        assert all(torch.equal(v, first[k]) for k, v in large.state.network.state_dict().items())
+    assert skipped > 3  # more in a row than would end a run whose numbers are wrong
+    assert large.state.scale == LossScale(2.0 ** (40 - skipped), 1)
+    assert large.state.skipped == large.state.guard.in_a_row == 0
+    assert large.state.numbers()["scale"] == {"factor": 2.0 ** (40 - skipped), "good": 1}
 
 
 def _network(config, **more) -> UNet:
@@ -204,8 +221,8 @@ def test_who_fails_by_an_error_says_so_to_all(quick):
     text, code = left[0].within(5)
     assert f"rank 2 on {os.uname().nodename} (process {os.getpid()}): the disk is full" in text
     assert "--resume runs/x" in text
-    assert code == 1
-    assert left[1].within(5)[1] == 1
+    assert code == 6
+    assert left[1].within(5)[1] == 6
     assert not beats[1].fail("the disk is full", 6)  # the same again is not said twice
     assert left[2].said == []
 

@@ -96,8 +96,8 @@ def train(
         raise UsageError("a resumed run keeps its name", help="leave --out out")
     with ExitStack() as stack:
         stack.enter_context(disk_errors(Path(runs if resume is None else resume)))
+        stop = stack.enter_context(stop_requests(outlive_terminal=True))  # first, for a launcher may ask while all ends
         world = stack.enter_context(join(plan.device()))
-        stop = stack.enter_context(stop_requests(outlive_terminal=True))
         if not world.is_main:
             raise SystemExit(_follow(world, stop))
         stack.enter_context(console)

@@ -12,7 +12,7 @@ from langevin.config import TrainConfig
 from langevin.diffusion.weights import Weight
 from langevin.rng import SampleNoise
 from langevin.training.feed import Batch
-from langevin.training.gradient import Loss, gradient
+from langevin.training.gradient import HALVES, Loss, gradient
 from langevin.training.guard import names
 from langevin.training.state import TrainState
 
@@ -43,7 +43,8 @@ def diagnose(
     with torch.no_grad(), _watched(network, layers):
         for part in torch.split(torch.arange(len(batch)), config.micro_batch or max(1, len(batch))):
             some = _some(batch, part)
-            with torch.autocast(batch.x0.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            half = HALVES.get(config.precision)
+            with torch.autocast(batch.x0.device.type, half, enabled=half is not None):
                 at = t[part.to(t.device)]
                 each.append(compute(denoiser, some.x0, at, SampleNoise(some.keys), weight, cond=some.cond))
     found = torch.cat(each).cpu() if each else torch.zeros(0)

@@ -98,12 +98,24 @@ class Heartbeat:
         self._thread.join(seconds)
 
     def stop(self, exit_code: int = 0) -> None:
-        """Take leave: this process ends well, and with rank 0 the run, for all."""
+        """Take leave: this process ends well, and with rank 0 the run, for all.
+
+        A launcher that finds one process dead asks the others to stop: who leaves because it was asked says who is missing.
+        """
         self._over.set()
         with suppress(Exception), self._lock:
+            for member in self._gone() if exit_code else ():
+                sys.stderr.write(f"error: {member}: was killed or crashed\n")
             self._store.set(f"left/{self.me.rank}", "1")
             if self.me.rank == 0:
                 self._store.set("over", str(exit_code))
+
+    def _gone(self) -> list[Member]:
+        """All that have ended without leaving, as far as can be known here."""
+        others = [rank for rank in range(self.size) if rank != self.me.rank and self._store.check([f"alive/{rank}"])]
+        there = [rank for rank in others if not self._store.check([f"left/{rank}"])]
+        members = [Member(**json.loads(self._store.get(f"alive/{rank}"))[1]) for rank in there]
+        return [member for member in members if member.is_gone(self.me)]
 
     def _beat(self) -> None:
         self._beats += 1
@@ -147,7 +159,8 @@ class Heartbeat:
     def _end(self, failure: Failure) -> None:
         if not self._over.is_set():
             help = f"   help: {self.advice}" if self.advice else ""
-            self._leave(f"error: {failure.who}: {failure.why}; {self.me} ends with it{help}\n", 1)
+            said = f"error: {failure.who}: {failure.why}; {self.me} ends with it{help}\n"
+            self._leave("" if failure.exit_code == 2 else said, failure.exit_code)  # a mistake is told once
 
 
 def _leave(text: str, code: int) -> None:
