@@ -181,7 +181,7 @@ PHASES = {
     "reading": "langevin.data.gather.Writer.append",
     "training": "langevin.training.loop.gradient",
     "looking": "langevin.recipes.session.Looks.look",
-    "drawing a preview": "langevin.recipes.session.preview",
+    "drawing a preview": "langevin.recipes.lookout.preview",
     "saving": "langevin.training.checkpoint.save",
     "publishing": "langevin.recipes.averages.measured",
     "sampling": "langevin.recipes.outcome._some",

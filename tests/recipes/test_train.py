@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import langevin
-from langevin.errors import DataError, UsageError
+from langevin.errors import DataError, RefusedError, UsageError
 from langevin.recipes.console import Console
 from langevin.recipes.lock import lock
 from langevin.recipes.outcome import sheet_of
@@ -192,8 +192,14 @@ def test_a_finished_run_is_not_done_again_and_a_resumed_one_keeps_its_settings(i
     run = _train("set.npy", steps=2)
     with pytest.raises(UsageError, match="finished"):
         train(resume=run.path, console=Console("quiet"))
-    with pytest.raises(UsageError, match="keeps its own minutes, seed"):
-        train(resume=run.path, minutes=3, seed=1, console=Console("quiet"))
+    with pytest.raises(UsageError, match="budget is in steps"):
+        train(resume=run.path, minutes=3, console=Console("quiet"))
+    with pytest.raises(UsageError, match=r"keeps its own seed \(0, not 1\)"):
+        train(resume=run.path, seed=1, console=Console("quiet"))
+    config = run.path / "config.yaml"
+    config.write_text(config.read_text().replace("lr: 0.002", "lr: 0.003"))
+    with pytest.raises(RefusedError, match="edited or is damaged"):
+        train(resume=run.path, steps=4, console=Console("quiet"))
 
 
 def test_a_budget_that_reading_has_spent_trains_no_model(in_tmp):

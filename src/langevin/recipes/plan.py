@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from langevin import registry
 from langevin.config import TrainConfig
@@ -22,7 +23,10 @@ from langevin.networks.base import Network
 from langevin.recipes import init
 from langevin.recipes.machine import multiplies_bfloat16
 from langevin.training import TrainState, private
+from langevin.training.distributed import World
+from langevin.training.feed import Feed
 from langevin.training.optimizer import default_lr
+from langevin.training.private import PrivateFeed
 
 MEASURED = 4096
 """So many items are looked at for the standard deviation of the data."""
@@ -136,6 +140,34 @@ def make(config: TrainConfig, dataset: Dataset) -> Model:
         class_weights=tuple(float(w) for w in weights),
         sampling=config.sampling.model_dump(),
     )
+
+
+def feed(config: TrainConfig, dataset: Dataset, codec: Codec, state: TrainState, world: World) -> Feed:
+    """The batches of a resolved config's run, for one of its processes."""
+    kind, more = (PrivateFeed, {"state": state, "draws": config.private.draws}) if config.private else (Feed, {})
+    return kind(
+        dataset,
+        codec,
+        dataset.train_indices,
+        config.seed,
+        config.batch or 1,
+        drop=config.dropout,
+        mirror=config.data.flip,
+        device=world.device,
+        rank=world.rank,
+        world=world.size,
+        **more,
+    )
+
+
+def words(config: TrainConfig, network: nn.Module, device: torch.device) -> str:
+    """The line that says what a run will do."""
+    parameters = sum(p.numel() for p in network.parameters())
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    size = f"{parameters / 1e6:.2f} M parameters" + f" ({trained / 1e6:.2f} M trained)" * (trained < parameters)
+    budget = f"{config.steps:,} steps" if config.steps else f"{config.minutes:g} min"
+    where = f"{config.precision} on {device.type} ({torch.get_num_threads()} threads)"
+    return f"plan       {size}, batch {config.batch}, {budget}, {where}"
 
 
 def check(config: TrainConfig, dataset: Dataset) -> None:

@@ -10,11 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from langevin.config import TrainConfig
 from langevin.data import audit
 from langevin.data.dataset import Dataset
 from langevin.errors import DataError
 from langevin.recipes.signals import going_on
 from langevin.store import write_file
+from langevin.training import TrainState, private
 
 Facts = dict[str, Any]
 _KIND = {"modality": "kind", "shape": "shape", "dtype": "type", "range": "range of values", "classes": "classes"}
@@ -107,3 +109,16 @@ def _changed(before: Facts, now: Facts) -> str:
     return "; ".join(said) or (
         f"as many as before ({now['items']:,}), with other contents" if before else "other contents"
     )
+
+
+def words(folder: Path, config: TrainConfig, state: TrainState, items: int) -> str:
+    """How a model came about, for its card; `items` it was trained on."""
+    parts = [f"{state.step:,} steps of {config.batch}", f"{state.elapsed / 60:.1f} min", f"seed {config.seed}"]
+    if config.init:
+        parts.append(f"from the weights of {Path(config.init).name}")
+    out, since, known = ", ".join(parts), state.terms.since if state.terms else 0, before(folder)
+    if since and known:
+        out += f"; these data from step {since:,} on, before that {known}"
+    if spent := private.spent(config, state, items):
+        out += f"; differentially private: {spent}"
+    return out

@@ -92,11 +92,6 @@ def begin_anew(state: TrainState, fresh: TrainState) -> None:
     state.terms = terms
 
 
-def held_out_of(run: Path, step: int) -> float | None:
-    """The held-out loss that the checkpoint of a step knows."""
-    return next((one.held_out for one in checkpoint.saved(run) if one.step == step), None)
-
-
 def _last_good(run: Path, say: Say) -> Path | None:
     """The newest sound checkpoint that was no doubtful moment's."""
     for folder in checkpoint.folders(run):

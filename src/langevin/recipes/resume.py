@@ -3,13 +3,14 @@
 A budget is that of the whole run, over all sittings: the same command line can be given again and again.
 """
 
+import hashlib
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from langevin.config import TrainConfig, parse, read_yaml, with_settings, write_yaml
-from langevin.errors import UsageError, nearest
+from langevin.errors import RefusedError, UsageError, nearest
 from langevin.recipes.signals import going_on
 from langevin.store import free_path, write_file
 
@@ -23,8 +24,11 @@ MAY_CHANGE = (
     "checkpoints",
     "parallel",
     "checkpoint_activations",
+    "stop_early",
+    "track",
 )
 """Settings, and all below them, that a run may go on with changed. Every other one decides what the run is."""
+_SEAL = "# what the run is, as it wrote it; sha256 of the rest: "
 _RESULTS = ("model", "samples.png", "real-and-generated.png", "training.gif", "figures.json")
 """figures.json is last: while it is there the run counts as finished."""
 
@@ -46,9 +50,10 @@ def settled(run: Path, given: Mapping[str, Any], settings: Mapping[str, str]) ->
 
     Raises:
         UsageError: something else than `MAY_CHANGE` differs, a budget of another kind, or nothing is left to do.
+        RefusedError: config.yaml is not what the run wrote.
     """
     where = str(run / "config.yaml")
-    before = parse(read_yaml(run / "config.yaml"), where=where)
+    before = parse(_unsealed(run / "config.yaml"), where=where)
     values = with_settings(_over(before.model_dump(), given), settings)
     if values.get("minutes") and values.get("steps"):
         kind = "steps" if before.steps else "minutes"
@@ -82,9 +87,28 @@ def put_aside(run: Path) -> Path | None:
 
 
 def keep(run: Path, config: TrainConfig) -> None:
-    """Write the settings of this sitting, where they are others, for the next."""
-    if (text := write_yaml(config)) != (run / "config.yaml").read_text("utf-8"):
-        write_file(run / "config.yaml", text)
+    """Write the settings of this sitting, sealed, where they are not there yet: a flipped byte must not train another model."""
+    text, path = write_yaml(config), run / "config.yaml"
+    text = f"{_SEAL}{_digest(text)}\n{text}"
+    if not path.is_file() or path.read_text("utf-8") != text:
+        write_file(path, text)
+
+
+def _unsealed(path: Path) -> dict[str, Any]:
+    """The settings in a run's config.yaml. Raises RefusedError where its seal is not that of the rest."""
+    values = read_yaml(path)
+    seal, _, rest = path.read_text("utf-8").partition("\n")
+    if seal.startswith(_SEAL[:3]) and seal != _SEAL + _digest(rest):
+        raise RefusedError(
+            "the settings are not those that the run wrote: the file was edited or is damaged",
+            where=str(path),
+            help="settings that may change are given when resuming (--set, --steps, --minutes); take the others back",
+        )
+    return values
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _next(run: Path, config: TrainConfig) -> str:

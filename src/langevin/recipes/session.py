@@ -3,9 +3,8 @@
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,34 +15,26 @@ from langevin.data.dataset import Dataset
 from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
 from langevin.errors import DivergedError, MemoryShortError, UsageError
-from langevin.evaluation.noise_levels import BATCH, LEVELS, LevelLoss, held_out_loss
+from langevin.evaluation.noise_levels import LEVELS, LevelLoss, held_out_loss
 from langevin.model import Model
 from langevin.networks import keep_memory
 from langevin.recipes import averages, crew, init, plan, provenance, rescue, resume, shortage
 from langevin.recipes.console import Console
+from langevin.recipes.lookout import Lookout, conclusion, fitting
 from langevin.recipes.looks import Looks
-from langevin.recipes.outcome import Run, measure, preview, save_picture
+from langevin.recipes.outcome import Run, measure
 from langevin.recipes.pace import Pace, words
 from langevin.recipes.rows import Rows, read
 from langevin.recipes.signals import StoppedError, StopRequest, at_each_evaluation, going_on
 from langevin.recipes.watch import Began, Event, Finished, Looked, Stepped, Trained, Watcher
 from langevin.registry import build
-from langevin.store import write_file
-from langevin.training import Metrics, TrainState, checkpoint, fit, private
+from langevin.training import Metrics, TrainState, checkpoint, fit
 from langevin.training.distributed import World
-from langevin.training.feed import Feed
-from langevin.training.memory import shrinking
-from langevin.training.private import PrivateFeed
 from langevin.training.snapshots import Snapshots
 from langevin.training.terms import Terms
 
-T = TypeVar("T")
 HELD_OUT = 256
 """So many held-out items the loss is measured on."""
-SHEETS = 8
-"""So many times a run draws a preview, at most; a short one less often."""
-SHEET_SECONDS, PICTURE_SECONDS = 5.0, 20.0
-"""Between two previews of a run by minutes; between two drawings of progress.png."""
 CHECKPOINT_SECONDS = 120.0
 """Between two checkpoints, where the settings say nothing."""
 
@@ -82,22 +73,7 @@ class Session:
         self.crew = crew.Crew(self.world, self.averaged.network)
         self.trained = crew.spread(self.model.denoiser, config, self.world)
         self.state = TrainState.start(self.model.denoiser.network, config, self.world)
-        kind, more = (
-            (PrivateFeed, {"state": self.state, "draws": config.private.draws}) if config.private else (Feed, {})
-        )
-        self.feed = kind(
-            dataset,
-            self.model.codec,
-            dataset.train_indices,
-            config.seed,
-            config.batch or 1,
-            drop=config.dropout,
-            mirror=config.data.flip,
-            device=self.device,
-            rank=self.world.rank,
-            world=self.world.size,
-            **more,
-        )
+        self.feed = plan.feed(config, dataset, self.model.codec, self.state, self.world)
         self.weight = build(dict(config.weight or {}), Weight, foreign=True)
         self.law = build(dict(config.times), TimeLaw, foreign=True)  # as it began: the levels stay where they are
         self.unseen_are_seen = not len(dataset.held_out_indices)
@@ -110,7 +86,6 @@ class Session:
     def run(self) -> Run:
         """Train to the end of the budget, publish, measure."""
         level = self.learn()
-        count = len(self.dataset.train_indices)
         done = measure(
             self.averaged_model(),
             self.dataset,
@@ -119,12 +94,7 @@ class Session:
             level,
             averages=self.measured,
             verdict=self.looks.verdict,
-            done=f"{self.state.step:,} steps of {self.config.batch}, {self.state.elapsed / 60:.1f} min, seed {self.config.seed}"
-            + (f", from the weights of {Path(self.config.init).name}" if self.config.init else "")
-            + self._other_data()
-            + (
-                f"; differentially private: {spent}" if (spent := private.spent(self.config, self.state, count)) else ""
-            ),
+            done=provenance.words(self.folder, self.config, self.state, len(self.dataset.train_indices)),
             console=self.console,
             heed=self._heed,
         )
@@ -142,7 +112,10 @@ class Session:
         budget = f"{self.config.steps} steps" if self.config.steps else f"{self.config.minutes} min"
         now, keep = self._progress(), self.config.snapshots
         self.snapshots = Snapshots(self.folder, self.state.step, now, self.console.say, budget=budget, keep=keep)
-        self._say_plan()
+        self.console.say(plan.words(self.config, self.model.denoiser.network, self.device))
+        self.console.say(f"run        {self.folder}")
+        if self.unseen_are_seen:
+            self.console.say("note       too few items to hold any out: the held-out loss is that of training items")
         now = self.state.step, self._progress(), self._first_average
         self._tell(Began(self.folder, self.config, self.model, self.feed, self.law, self.unseen, *now))
         self._persist()
@@ -170,20 +143,6 @@ class Session:
         for watcher in self.watchers:
             watcher(event)
 
-    def _say_plan(self) -> None:
-        network = self.model.denoiser.network
-        parameters = sum(p.numel() for p in network.parameters())
-        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        size = f"{parameters / 1e6:.2f} M parameters" + f" ({trained / 1e6:.2f} M trained)" * (trained < parameters)
-        budget = f"{self.config.steps:,} steps" if self.config.steps else f"{self.config.minutes:g} min"
-        self.console.say(
-            f"plan       {size}, batch {self.config.batch}, {budget}, {self.config.precision} "
-            f"on {self.device.type} ({torch.get_num_threads()} threads)"
-        )
-        self.console.say(f"run        {self.folder}")
-        if self.unseen_are_seen:
-            self.console.say("note       too few items to hold any out: the held-out loss is that of training items")
-
     def _persist(self) -> None:
         """Train to the end; where numbers go wrong the run is sent back."""
         while True:
@@ -193,7 +152,7 @@ class Session:
                 self.console.done()
                 row = rescue.send_back(self.folder, error, self.model, self.state, self._anew, self.console.say)
                 self._settle()
-                self._save(rescue.held_out_of(self.folder, self.state.step))
+                self._save()
                 rescue.log(self.folder / "metrics.jsonl", row)
                 self.started = time.perf_counter()
             except MemoryShortError:
@@ -256,7 +215,9 @@ class Session:
                         saved = time.perf_counter()
                     self._heed()
                 self.console.done()
-                self._last_look(rows)
+                if self.looks.step < self.state.step:
+                    self._look(rows)
+                self.lookout.draw()
             except StoppedError:
                 rows.flush()
                 self._save()
@@ -264,12 +225,6 @@ class Session:
             rows.flush()
         self.snapshots.finish(self.state.step, self._averages())
         self._save()
-
-    def _other_data(self) -> str:
-        """For the card, where the data changed on the way."""
-        assert self.state.terms is not None
-        since, known = self.state.terms.since, provenance.before(self.folder)
-        return f"; these data from step {since:,} on, before that {known}" if since and known else ""
 
     def _refuse_spent_budget(self) -> None:
         spent = time.perf_counter() - self.started
@@ -288,45 +243,18 @@ class Session:
         return self.state.terms.spent(self.state.step, self.state.elapsed)
 
     def _begin_to_look(self) -> None:
-        config = self.config
-        self.looks = Looks(
-            (row for _, row in read(self.folder / "metrics.jsonl")),
-            self.feed,
-            self.law,
-            self.weight,
-            steps=config.steps,
-            seconds=config.minutes and 60 * config.minutes,
-        )
-        now = time.perf_counter()
-        self.sheet_at, self.picture_at = now, now
+        config, before = self.config, (row for _, row in read(self.folder / "metrics.jsonl"))
+        seconds = config.minutes and 60 * config.minutes
+        self.looks = Looks(before, self.feed, self.law, self.weight, steps=config.steps, seconds=seconds)
+        self.lookout = Lookout(self.folder, self.looks, self.console, config.steps is not None)
 
     def _look(self, rows: Rows) -> float:
-        """Losses on fixed items and what they say, with the first average; from time to time a preview."""
-        step, share, before = self.state.step, self._progress(), self.looks.share
-        model, sheet, now = self._first_average(), None, time.perf_counter()
-        is_time = self.config.steps or now - self.sheet_at > SHEET_SECONDS
-        if is_time and int(share * SHEETS) > int(before * SHEETS) and share < 1:
-            # before the row, which says that all of the look is done
-            sheet, self.sheet_at = preview(model, self.console.say), now
-            if sheet is not None:
-                save_picture(sheet, self.folder / "previews" / f"step-{step:09d}.png")
-        level, more = self._fitting(lambda batch: self.looks.look(step, share, self.averaged, batch))
-        rows.looked(step, level, **more)
-        numbers = f"held-out {level.mean:.4f}  training {more['training']:.4f}"
-        self.console.say(f"step {step:>7,}  {numbers}  {self.looks.verdict.line}", verdict=more["verdict"])
+        level, sheet = self.lookout(rows, self.state.step, self._progress(), self._first_average())
         if self.looks.improved and not self.state.guard.doubtful:
             rows.flush()
             self._save(level.mean)
-        if now - self.picture_at > PICTURE_SECONDS:
-            write_file(self.folder / "progress.png", self.looks.picture())
-            self.picture_at = now
-        self._tell(Looked(step, level, sheet))
+        self._tell(Looked(self.state.step, level, sheet))
         return level.mean
-
-    def _last_look(self, rows: Rows) -> None:
-        if self.looks.step < self.state.step:
-            self._look(rows)
-        write_file(self.folder / "progress.png", self.looks.picture())
 
     def _enough(self) -> bool:
         """Whether the run does nothing any more but overfit."""
@@ -355,13 +283,9 @@ class Session:
         self._use(weights)
         x0, cond = self.unseen
         seed, law, weight = self.config.seed, self.law, self.weight
-        return self._fitting(lambda batch: held_out_loss(self.averaged, x0, cond, law, weight, seed=seed, batch=batch))
-
-    def _fitting(self, loss: Callable[[int], T]) -> T:
-        """A held-out loss with the batch that fits into memory."""
-        if (out := shrinking(loss, BATCH, "held-out loss", self.console.say)) is None:
-            raise MemoryShortError("no memory to measure the loss of a single item")
-        return out
+        return fitting(
+            lambda batch: held_out_loss(self.averaged, x0, cond, law, weight, seed=seed, batch=batch), self.console.say
+        )
 
     def _save(self, held_out: float | None = None) -> None:
         self._use(self.state.average_of(self.config.ema[0]))
@@ -378,15 +302,6 @@ class Session:
         self._use(best.average.tensors)
         self.raw = best.average.raw
         self.console.say(averages.table(self.measured))
-        for line in self._conclusion():
+        for line in conclusion(self.looks, self.config, self._progress()):
             self.console.say(line)
         return best.level
-
-    def _conclusion(self) -> Iterator[str]:
-        verdict = self.looks.verdict
-        yield f"verdict    {verdict.line}"
-        if verdict.stop and self.config.stop_early and (share := self._progress()) < 1:
-            left = (1 - share) * (self.config.minutes or self.config.steps or 0)
-            unit = "min" if self.config.minutes else "steps"
-            yield f"           ended early: {left:,.1f} {unit} were not needed (stop_early)".replace(".0 ", " ")
-        yield f"           {verdict.advice}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from langevin import data
-from langevin.config import TrainConfig, parse, read_yaml, with_settings, write_yaml
+from langevin.config import TrainConfig, parse, read_yaml, with_settings
 from langevin.data import audit, sanity
 from langevin.data.dataset import Dataset
 from langevin.disk import broken_promises, disk_errors
@@ -28,7 +28,6 @@ from langevin.recipes.outcome import Run
 from langevin.recipes.session import Session
 from langevin.recipes.signals import StopRequest, going_on, stop_requests
 from langevin.recipes.tracking import Tracking, kinds
-from langevin.store import write_file
 from langevin.training.determinism import deterministic
 from langevin.training.distributed import World, join
 
@@ -129,7 +128,7 @@ def train(
             stack.enter_context(lock(folder, console.say))
             launch.remember(folder)
             provenance.begin(folder, dataset)
-            write_file(folder / "config.yaml", write_yaml(settled))  # last: with it there is a run to resume
+            resuming.keep(folder, settled)  # last: with it there is a run to resume
             console.keep_log(folder / "run.log")
         for broken in broken_promises(folder):
             console.say(f"note       this disk: {broken}")
