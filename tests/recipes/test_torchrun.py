@@ -85,9 +85,8 @@ def test_killed_and_stopped_it_ends_as_if_never_disturbed(pictures, in_tmp, para
     run = Path("runs/parts-1")
     first = many.start(2, *arguments, "--out", "parts")
     _wait(run, 50, first)
-    os.killpg(first.pid, signal.SIGKILL)
-    for worker in many.ranks(first):
-        os.kill(worker, signal.SIGKILL)
+    for one in (first.pid, *many.ranks(first)):
+        os.kill(one, signal.SIGKILL)
     first.communicate()
     assert not (run / "model").exists()
     second = many.start(2, "train", "--resume", str(run))

@@ -153,6 +153,7 @@ def _slopes(network) -> dict[str, torch.Tensor]:
     ],
 )
 @pytest.mark.parametrize("more", [{}, {"dropout": 0.3}])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler warns of itself
 def test_what_is_cheaper_has_the_same_gradient_and_the_same_names(setting, exact, more):
     if more and setting.get("compile"):
         pytest.skip("compiled code draws its own numbers")

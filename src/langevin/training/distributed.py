@@ -312,6 +312,7 @@ def _tell(heartbeat: Heartbeat, error: BaseException) -> None:
     code = error.exit_code if isinstance(error, LangevinError) else error.code if isinstance(error, SystemExit) else 1
     if code in (0, 75, 130):  # rank 0 has called all others to leave
         heartbeat.stop(code or 0)
+        dist.destroy_process_group()
     elif not heartbeat.fail(f"{error}" if code != 1 else f"{type(error).__name__}: {error}", int(code or 1)):
         raise SystemExit(code) from None
 

@@ -109,6 +109,7 @@ class Heartbeat:
             self._store.set(f"left/{self.me.rank}", "1")
             if self.me.rank == 0:
                 self._store.set("over", str(exit_code))
+        self._thread.join(5 * BEAT)  # a thread in the middle of a call would abort the process that ends
 
     def _gone(self) -> list[Member]:
         """All that have ended without leaving, as far as can be known here."""

@@ -122,7 +122,7 @@ def fit(
             early=world.size == 1 and state.step < sitting + FIRST_STEPS,  # others would wait for the part that failed
         )
         silent = None if config.private else silence(denoiser, batch.x0, losses.t, weight)
-        losses, said = replace(losses, silent=silent).pooled(world, feed.batch, [stop.asked if stop else 0])
+        losses, said = replace(losses, silent=silent).pooled(world, feed.batch, [0 if stop is None else stop.asked])
         loss, slopes = losses.mean(), gradients(moved)
         state.scale.down(slopes)
         total = total_norm(moved)
@@ -154,7 +154,7 @@ def fit(
         state.optimizer.zero_grad(set_to_none=True)
         if world.is_main:
             state.elapsed = clock()
-        if stop and any(asked := [int(one[0]) for one in said]):
+        if stop is not None and any(asked := [int(one[0]) for one in said]):
             stop.heard(max(asked))
         yield Metrics(
             state.step,
