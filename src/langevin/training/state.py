@@ -1,6 +1,7 @@
 """Everything that a training run is at one moment. Saved and loaded, it goes on with the same bits."""
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -82,8 +83,13 @@ class TrainState:
 
     def average(self) -> None:
         """Move every average towards the weights of this step."""
+        weights = self._weights
         for sigma_rel, average in self.averages.items():
-            ema.update(average.values(), self.network.parameters(), self.step, sigma_rel)
+            ema.update(average.values(), weights, self.step, sigma_rel)
+
+    @cached_property
+    def _weights(self) -> list[Tensor]:
+        return list(self.network.parameters())
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is a tensor, by name, but the raw weights. Shards are put together for rank 0."""
