@@ -26,7 +26,8 @@ from langevin.evaluation.noise_levels import held_out_loss
 from langevin.exact.gaussian import GaussianDenoiser
 from langevin.recipes import findings, plan
 from langevin.recipes.console import Console
-from langevin.recipes.search import Measure, search
+from langevin.recipes.judge import Measure
+from langevin.recipes.search import search
 from langevin.recipes.signals import StoppedError
 from langevin.recipes.space import Space
 from langevin.recipes.train import train

@@ -23,7 +23,7 @@ from langevin.guidance import NoisyClassifier
 from langevin.model import Model, load
 from langevin.networks import default_size
 from langevin.networks.base import Network
-from langevin.recipes import plan
+from langevin.recipes import folders, plan
 from langevin.recipes.console import Console
 from langevin.recipes.reopen import reopen
 from langevin.recipes.signals import StopRequest, at_each_evaluation, stop_requests
@@ -57,8 +57,7 @@ def train_classifier(
         UsageError: no run, no labels, or a classifier that is there already. DataError: other data than the run's.
     """
     run, console = Path(run), console or Console()
-    if not (run / "config.yaml").is_file():
-        raise UsageError("there is no run", where=str(run), help="give a run's folder, such as runs/photos-1")
+    folders.found(run, "config.yaml", "run")
     target = run / "classifier"
     store.refuse_taken(target)
     model = load(run)

@@ -1,6 +1,7 @@
 """What a search found: a table, a sheet of plots, all trials as CSV, and whether the best is better by more than chance."""
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from langevin.recipes.space import Range, Space
 from langevin.recipes.study import Row
+from langevin.store import write_file
 
 SURE = 0.975
 """One-sided confidence at which a recipe is called better."""
@@ -21,6 +23,11 @@ TRUSTED = 10
 def best_first(rows: Sequence[Row]) -> list[Row]:
     """Trials that came to their end, the lowest held-out loss first."""
     return sorted((r for r in rows if r.held_out is not None), key=lambda r: (r.held_out, r.number))
+
+
+def default_of(rows: Sequence[Row], space: Space) -> Row | None:
+    """The trial of the default recipe."""
+    return next((r for r in rows if r.values == space.origin()), None)
 
 
 def table(rows: Sequence[Row], space: Space, count: int = 5) -> str:
@@ -50,15 +57,14 @@ def tally(rows: Sequence[Row]) -> str:
 
 def write_csv(rows: Sequence[Row], space: Space, path: Path) -> None:
     """All trials, one a line, killed ones included."""
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["number", "state", "held_out", "seconds", "folder", "why", *space.kinds])
-        for r in rows:
-            said = space.said(r.values) if r.values.keys() == space.kinds.keys() else {}
-            known = [r.number, r.state, "" if r.held_out is None else repr(r.held_out), round(r.seconds, 1), r.folder]
-            writer.writerow([*known, r.why, *(said.get(name, "") for name in space.kinds)])
-    beside.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["number", "state", "held_out", "seconds", "folder", "why", *space.kinds])
+    for r in rows:
+        said = space.said(r.values) if r.values.keys() == space.kinds.keys() else {}
+        known = [r.number, r.state, "" if r.held_out is None else repr(r.held_out), round(r.seconds, 1), r.folder]
+        writer.writerow([*known, r.why, *(said.get(name, "") for name in space.kinds)])
+    write_file(path, text.getvalue())
 
 
 @dataclass(frozen=True)
@@ -141,9 +147,9 @@ def plot(rows: Sequence[Row], space: Space, importance: Mapping[str, float], pat
     figure.suptitle(f"{path.parent.name}: {tally(rows)}{few}", fontsize=10)
     panels[0].set_ylabel("held-out loss")
     panels[0].legend(fontsize=8, framealpha=0.6)
-    beside = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(beside, dpi=120)
-    beside.replace(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    write_file(path, picture.getvalue())
 
 
 def _ruled(panel: Any, kind: Range) -> None:

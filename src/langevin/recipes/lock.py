@@ -8,8 +8,9 @@ import errno
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -82,3 +83,30 @@ def _is_gone(former: dict[str, Any]) -> bool:
     """Whether the process that wrote this has surely ended: only of this machine's own is that known."""
     pid = former.get("pid")
     return former.get("host") == platform.node() and isinstance(pid, int) and not is_alive(pid)
+
+
+@contextmanager
+def waiting(folder: Path, seconds: float = 60.0) -> Iterator[None]:
+    """Hold `folder` inside the block, as soon as no other process does. Raises UsageError after so many seconds."""
+    until = time.monotonic() + seconds
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock(folder))
+                break
+            except UsageError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+        yield
+
+
+def is_held(run: Path) -> bool:
+    """Whether a process holds `run`."""
+    if not run.is_dir():
+        return False
+    try:
+        with lock(run):
+            return False
+    except UsageError:
+        return True

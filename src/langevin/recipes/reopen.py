@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from langevin import data
 from langevin.config import TrainConfig, parse, read_yaml
 from langevin.data.dataset import Dataset
-from langevin.errors import DataError, UsageError
+from langevin.errors import DataError
+from langevin.recipes import folders
+from langevin.recipes.reading import dataset_of
 
 
 def reopen(run: Path, heed: Callable[[], None] = lambda: None) -> tuple[TrainConfig, Dataset]:
@@ -18,11 +19,9 @@ def reopen(run: Path, heed: Callable[[], None] = lambda: None) -> tuple[TrainCon
     Raises:
         UsageError: no run lies there. DataError: other data than the run's.
     """
-    if not (run / "config.yaml").is_file():
-        raise UsageError("there is no run", where=str(run), help="give a run's folder, such as runs/photos-1")
+    folders.found(run, "config.yaml", "run")
     config = parse(read_yaml(run / "config.yaml"), where=str(run / "config.yaml"))
-    settings = config.data.model_dump(exclude={"path", "flip"})
-    dataset = data.open(config.data.path, **settings, progress=lambda done, total: heed())
+    dataset = dataset_of(config, lambda done, total: heed())
     if (run / "data.sha256").read_text() != dataset.fingerprint:
         raise DataError("the data are not those of the run", where=config.data.path, help="put them back")
     return config, dataset

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from langevin.config import TrainConfig, parse, read_yaml, with_settings, write_yaml
-from langevin.errors import RefusedError, UsageError, nearest
+from langevin.errors import RefusedError, UsageError
 from langevin.recipes.signals import going_on
 from langevin.store import free_path, write_file
 
@@ -31,14 +31,6 @@ MAY_CHANGE = (
 _SEAL = "# what the run is, as it wrote it; sha256 of the rest: "
 _RESULTS = ("model", "samples.png", "real-and-generated.png", "training.gif", "figures.json")
 """figures.json is last: while it is there the run counts as finished."""
-
-
-def find(run: Path) -> Path:
-    """The folder of a run that can be resumed. Raises UsageError."""
-    if not (run / "config.yaml").is_file():
-        others = [p.name for p in run.parent.glob("*") if (p / "config.yaml").is_file()] if run.parent.is_dir() else []
-        raise UsageError("there is no run to resume", where=str(run), help=nearest(run.name, others) if others else "")
-    return run
 
 
 def settled(run: Path, given: Mapping[str, Any], settings: Mapping[str, str]) -> tuple[TrainConfig, list[str]]:

@@ -4,34 +4,29 @@ runs/NAME-k/   config.yaml  data.txt  rejects.csv  first-batch.png  metrics.json
                previews/  checkpoints/  model/  samples.png  real-and-generated.png  figures.json  training.gif
 """
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from langevin import data
-from langevin.config import TrainConfig, parse, read_yaml, with_settings
-from langevin.data import audit, sanity
-from langevin.data.dataset import Dataset
+from langevin.config import TrainConfig, parse
 from langevin.disk import broken_promises, disk_errors
 from langevin.errors import DataError, UsageError
-from langevin.recipes import crew, launch, plan, provenance
+from langevin.recipes import crew, folders, launch, plan, provenance
 from langevin.recipes import resume as resuming
 from langevin.recipes.animate import animation
+from langevin.recipes.asked import config_of, nested
 from langevin.recipes.console import Console
 from langevin.recipes.first import first_batch
-from langevin.recipes.init import absolute
 from langevin.recipes.lock import lock
 from langevin.recipes.outcome import Run
+from langevin.recipes.reading import read
 from langevin.recipes.session import Session
 from langevin.recipes.signals import StopRequest, going_on, stop_requests
 from langevin.recipes.tracking import Tracking, kinds
 from langevin.training.determinism import deterministic
 from langevin.training.distributed import World, join
-
-DEFAULT_MINUTES = 10.0
 
 
 def train(
@@ -101,30 +96,30 @@ def train(
             raise SystemExit(_follow(world, stop))
         stack.enter_context(console)
         if resume is None and launch.is_restart():
-            name = _checked(out) if out else _name(_config(path, config, settings, given, options).data.path)
+            name = _name(out, config_of(path, config, settings, given, options))
             if begun := launch.interrupted(Path(runs), name):
                 resume, path, config, settings, given, options = begun, None, None, None, {}, {}
         if resume is not None:
-            folder = resuming.find(Path(resume))
+            folder = folders.found(Path(resume), "config.yaml", "run to resume")
             stack.enter_context(lock(folder, console.say))
             console.keep_log(folder / "run.log")
-            settled, notes = resuming.settled(folder, _nested(path, config, given, options), settings or {})
+            settled, notes = resuming.settled(folder, nested(path, config, given, options), settings or {})
             for note in notes:
                 console.say(f"note       {note}")
             kinds(settled.track)
-            dataset = _open(settled, console, stop, going_on(folder), world)
+            dataset = read(settled, console, stop, again=going_on(folder), world=world)
             if note := provenance.go_on(folder, dataset, accept=accept_changed_data):
                 console.say(f"note       {note}")
             if aside := resuming.put_aside(folder):
                 console.say(f"note       what the run had made is now in {aside}")
             started = time.perf_counter()  # a resumed run does not pay for reading again
         else:
-            settled = _config(path, config, settings, given, options)
+            settled = config_of(path, config, settings, given, options)
             kinds(settled.track)  # an extra that is not installed is told before anything is read
-            dataset = _open(settled, console, stop, "the same command begins again", world)
+            dataset = read(settled, console, stop, again="the same command begins again", world=world)
             settled = plan.resolve(settled, dataset)
             plan.check(settled, dataset)
-            folder = _new_folder(Path(runs), _checked(out) if out else _name(settled.data.path))
+            folder = folders.new(Path(runs), _name(out, settled))
             stack.enter_context(lock(folder, console.say))
             launch.remember(folder)
             provenance.begin(folder, dataset)
@@ -143,10 +138,14 @@ def train(
             return Session(folder, settled, dataset, console, stop, started, watchers, world).run()
 
 
+def _name(out: str | None, config: TrainConfig) -> str:
+    return folders.checked(out) if out else folders.name_for(config.data.path)
+
+
 def _follow(world: World, stop: StopRequest) -> int:
     """What all processes but rank 0 do; the exit code."""
     console, begun = Console("quiet"), time.perf_counter()
-    dataset = _open(None, console, StopRequest(), "", world)
+    dataset = read(None, console, StopRequest(), world=world)
     facts = world.share(dict)
     if facts["data"] != dataset.fingerprint:
         raise DataError("the data here are not those of rank 0", where=dataset.audit.source, help="copy them again")
@@ -155,88 +154,3 @@ def _follow(world: World, stop: StopRequest) -> int:
     world.advise(going_on(Path(facts["folder"])))
     with deterministic(settled.deterministic):
         return crew.follow(Session(Path(facts["folder"]), settled, dataset, console, stop, begun, world=world))
-
-
-def _config(
-    path: "str | Path | None",
-    config: "str | Path | Mapping[str, Any] | None",
-    settings: Mapping[str, str] | None,
-    given: Mapping[str, Any],
-    options: Mapping[str, Any],
-) -> TrainConfig:
-    where = str(config) if isinstance(config, str | Path) else ""
-    base = read_yaml(Path(config)) if isinstance(config, str | Path) else dict(config or {})
-    chosen = {k: v for k, v in options.items() if v is not None}
-    if not isinstance(base.get("data", {}), Mapping):
-        raise UsageError("`data` must be a mapping", where=where, help="data: {path: photos/}")
-    inner = {**(base.get("data") or {}), **chosen, **({"path": str(path)} if path is not None else {})}
-    if "path" not in inner:
-        raise UsageError("no data given", help="langevin train PATH, or `langevin train digits` to try it out")
-    values = {**base, "data": inner, **{k: v for k, v in given.items() if v is not None}}
-    if given.get("minutes") is not None or given.get("steps") is not None:  # an argument outranks the file's budget
-        values |= {k: given.get(k) for k in ("minutes", "steps")}
-    parsed = parse(with_settings(values, settings or {}), where=where)
-    if parsed.minutes is None and parsed.steps is None:
-        parsed = parsed.model_copy(update={"minutes": DEFAULT_MINUTES})
-    if parsed.init is not None:
-        parsed = parsed.model_copy(update={"init": absolute(parsed.init)})
-    if parsed.data.path == "digits" and not Path("digits").exists():
-        return parsed
-    there = str(Path(parsed.data.path).absolute())  # a run goes on from any working folder
-    return parsed.model_copy(update={"data": parsed.data.model_copy(update={"path": there})})
-
-
-def _nested(
-    path: "str | Path | None",
-    config: "str | Path | Mapping[str, Any] | None",
-    given: Mapping[str, Any],
-    options: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What was given for a run that is there, as nested settings."""
-    base = read_yaml(Path(config)) if isinstance(config, str | Path) else dict(config or {})
-    there = None if path is None else str(Path(path).absolute())
-    data = {**dict(base.get("data") or {}), **{k: v for k, v in options.items() if v is not None}}
-    return {**base, **{k: v for k, v in given.items() if v is not None}, "data": {**data, "path": there}}
-
-
-def _name(path: str) -> str:
-    stem, parent = (
-        re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-._")[:60]
-        for part in (Path(path).name.split(".")[0], Path(path).parent.name)
-    )
-    return (parent if stem in ("train", "data", "images") else "") or stem or "run"
-
-
-def _checked(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise UsageError(f"`{name}` cannot name a run", help="letters, digits, dots, dashes and underscores")
-    return name
-
-
-def _new_folder(runs: Path, name: str) -> Path:
-    runs.mkdir(parents=True, exist_ok=True)
-    k = 1
-    while True:
-        try:
-            (runs / f"{name}-{k}").mkdir()
-            return runs / f"{name}-{k}"
-        except FileExistsError:
-            k += 1
-
-
-def _open(config: TrainConfig | None, console: Console, stop: StopRequest, again: str, world: World) -> Dataset:
-    config = parse(world.share(lambda: config.model_dump(mode="json")))  # type: ignore[union-attr]  # rank 0 has one
-    settings = config.data.model_dump(exclude={"path", "flip"})
-
-    def progress(done: int, total: int) -> None:
-        console.progress("reading", done / max(total, 1), f"{done:,} of {total:,}")
-        stop.heed("stopped while the data were read, before any step", help=again)
-
-    dataset = world.first_on_host(lambda: data.open(config.data.path, **settings, progress=progress))
-    console.done()
-    sanity.refuse_constant(dataset)
-    dataset.require(2, "training")
-    for line in audit.report(dataset).splitlines():
-        console.say(line)
-    stop.heed("stopped before any step", help=again)
-    return dataset
