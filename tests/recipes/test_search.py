@@ -36,7 +36,8 @@ from tests.models import digits_like
 pytest.importorskip("optuna")
 
 QUICK = {"network": "{name: unet, channels: 1, dims: 2, patch: 1, widths: [8, 8], attention: []}", "batch": "12"}
-RATES = {"optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True}}
+QUICK |= {"sampling.steps": "2"}
+RATES = {"optimizer.lr": {"low": 2e-3, "high": 2e-2, "log": True}}
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def pictures(in_tmp) -> Path:
 
 
 def _search(path="set.npz", **more):
-    given = {} if "resume" in more else {"settings": QUICK, "steps_per_trial": 8, "trials": 3, "space": RATES}
+    given = {} if "resume" in more else {"settings": QUICK, "steps_per_trial": 8, "trials": 2, "space": RATES}
     return search(None if "resume" in more else path, console=Console("quiet"), **{**given, **more})
 
 
@@ -56,10 +57,21 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_trials_are_runs_the_first_is_the_default_recipe_and_the_best_one_can_be_trained_again(pictures, in_tmp):
-    found = _search(seed=3)
-    assert found.path == Path("searches/set-1")
-    assert [r.number for r in found.trials] == [0, 1, 2]
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A search of two trials that nothing happened to."""
+    there = tmp_path_factory.mktemp("undisturbed")
+    images, labels = digits_like(130)
+    np.savez(there / "set.npz", images=images, labels=labels)
+    found = _search(there / "set.npz", seed=1, searches=there / "searches")
+    assert [r.state for r in found.trials] == ["complete", "complete"]
+    return found
+
+
+def test_trials_are_runs_the_first_is_the_default_recipe_and_the_best_one_can_be_trained_again(undisturbed, in_tmp):
+    found = undisturbed
+    assert found.path.parts[-2:] == ("searches", "set-1")
+    assert [r.number for r in found.trials] == [0, 1]
     assert found.trials[0].values == {"optimizer.lr": 2e-3}
     for row in found.trials:
         config = read_yaml(found.path / row.folder / "config.yaml")
@@ -68,7 +80,7 @@ def test_trials_are_runs_the_first_is_the_default_recipe_and_the_best_one_can_be
         assert any("loss" in json.loads(line) for line in steps)
     best = min((r for r in found.trials if r.held_out is not None), key=lambda r: r.held_out)
     assert read_yaml(found.best) == read_yaml(found.path / best.folder / "config.yaml")
-    again = train(pictures, config=found.best, console=Console("quiet"))
+    again = train(found.path.parents[1] / "set.npz", config=found.best, console=Console("quiet"))
     a, b = (langevin.load(p).tensors() for p in (again.path, found.path / best.folder))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     written = _rows(found.path)
@@ -107,75 +119,82 @@ def test_the_measure_does_not_depend_on_the_schedule(pictures, in_tmp):
 
 def test_a_hopeless_learning_rate_is_given_up_early(pictures, in_tmp):
     space = {"optimizer.lr": [2e-3, 1e-12]}
-    found = _search(space=space, trials=4, steps_per_trial=24)
+    found = _search(space=space, trials=3, steps_per_trial=16)
     hopeless = [r for r in found.trials if r.values["optimizer.lr"] == "1e-12"]
     assert hopeless
     for row in hopeless:
         assert row.state == "pruned" and row.held_out is None
         done = [json.loads(x) for x in (found.path / row.folder / "metrics.jsonl").read_text().splitlines()]
-        assert max(r["step"] for r in done) == 6  # a quarter of 24
+        assert max(r["step"] for r in done) == 4  # a quarter of 16
     kept = [r for r in found.trials if r.values["optimizer.lr"] == "0.002"]
     assert kept and all(r.state == "complete" for r in kept if r.number == 0)
 
 
 def test_a_recipe_that_diverges_ends_its_trial_and_not_the_search(pictures, in_tmp):
-    found = _search(space={"optimizer.lr": [2e-3, 1e30]}, trials=3)
+    found = _search(space={"optimizer.lr": [2e-3, 1e30]})
     wild = [r for r in found.trials if r.values["optimizer.lr"] == "1e+30"]
     assert wild and all(r.state == "pruned" for r in wild)
     assert found.trials[0].state == "complete"
 
 
+def _ends(found):
+    return [(r.values, r.seen, r.state, r.held_out) for r in found.trials if r.state != "killed"]
+
+
 PROGRAM = """
-import sys
+import os, signal, sys
 from langevin.cli import main
-import langevin.recipes.session as t
-t.CHECKPOINT_SECONDS = 0.0
-main(sys.argv[1:])
+from langevin.recipes import session
+from langevin.training import checkpoint
+session.CHECKPOINT_SECONDS, save = 0.0, checkpoint.save
+
+def save_and_die(folder, *arguments, **more):
+    save(folder, *arguments, **more)
+    if folder.name == sys.argv[1] and (folder / "checkpoints/step-000000003").is_dir():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint.save = save_and_die
+main(sys.argv[2:])
 """
 
 
-def _start(*arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", PROGRAM, "search", *arguments]
+def _start(dies_in: str, *arguments: str) -> subprocess.Popen:
+    """`langevin search` in a process that saves after every step, and is killed after the third of one of its runs."""
+    command = [sys.executable, "-c", PROGRAM, dies_in, "search", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def _begin() -> tuple[Path, subprocess.Popen]:
-    """A search whose second trial is under way, with a checkpoint."""
+def _fresh(trials: int) -> list[str]:
     Path("space.yaml").write_text(yaml.safe_dump(RATES))
     quick = [part for key, value in QUICK.items() for part in ("--set", f"{key}={value}")]
-    arguments = ["set.npz", "--trials", "3", "--steps-per-trial", "16", "--space", "space.yaml", "--out", "s", *quick]
-    process = _start(*arguments)
-    deadline = time.monotonic() + 120
-    while not list(Path("searches/s-1/runs/trial-001/checkpoints").glob("step-*")):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
-        time.sleep(0.01)
-    return Path("searches/s-1"), process
+    return [
+        "set.npz",
+        "--trials",
+        str(trials),
+        "--steps-per-trial",
+        "8",
+        "--space",
+        "space.yaml",
+        "--seed",
+        "1",
+        *quick,
+    ]
 
 
-def test_killed_a_trial_is_marked_and_not_counted_and_its_run_goes_on(pictures, in_tmp):
-    folder, process = _begin()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    done = max(p.name for p in (folder / "runs/trial-001/checkpoints").glob("step-*"))
+def test_killed_a_trial_is_marked_and_not_counted_and_its_run_goes_on(pictures, in_tmp, undisturbed):
+    process = _start("trial-001", *_fresh(2))
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == -signal.SIGKILL, said
+    folder = Path("searches/set-1")
     found = _search(resume=folder)
-    states = [r.state for r in found.trials]
-    assert states[:2] == ["complete", "killed"]
-    assert sum(s in ("complete", "pruned") for s in states) == 3
+    assert [r.state for r in found.trials] == ["complete", "killed", "complete"]
     killed, again = found.trials[1], found.trials[2]
     assert again.values == killed.values and again.folder == killed.folder
-    assert f"going on from step {int(done.removeprefix('step-'))}" in (folder / "runs/trial-001/run.log").read_text()
-    whole = train(
-        "set.npz",
-        steps=40,
-        settings={**QUICK, "optimizer.lr": repr(again.values["optimizer.lr"])},
-        console=Console("quiet"),
-    )
-    if again.state == "complete":
-        a, b = (langevin.load(p).tensors() for p in (whole.path, folder / again.folder))
-        assert all(torch.equal(a[k], b[k]) for k in a)
+    assert "going on from step 3" in (folder / "runs/trial-001/run.log").read_text()
+    assert _ends(found) == _ends(undisturbed)
 
 
-def test_asked_to_stop_a_search_leaves_with_75_and_says_how_to_go_on(pictures, in_tmp, monkeypatch):
+def test_asked_to_stop_a_search_leaves_with_75_and_says_how_to_go_on(pictures, in_tmp, monkeypatch, undisturbed):
     """The signal comes at the first look of the second trial; its run goes on, and ends as if never stopped."""
     looks = []
 
@@ -188,21 +207,24 @@ def test_asked_to_stop_a_search_leaves_with_75_and_says_how_to_go_on(pictures, i
     with monkeypatch.context() as patched:
         patched.setattr(Measure, "__call__", interrupted)
         with pytest.raises(StoppedError) as caught:
-            _search(trials=2, seed=1)
+            _search(seed=1)
     assert caught.value.exit_code == 75
     assert "langevin search --resume searches/set-1" in str(caught.value)
     states = [r["state"] for r in _rows(Path("searches/set-1"))]
     assert states == ["complete", "killed", "waiting"]
-    found, never = _search(resume="searches/set-1"), _search(trials=2, seed=1)
+    found = _search(resume="searches/set-1")
     assert [r.state for r in found.trials][:2] == ["complete", "killed"]
-    ends = [[(r.values, r.seen, r.state, r.held_out) for r in f.trials if r.state != "killed"] for f in (found, never)]
-    assert ends[0] == ends[1]
+    assert _ends(found) == _ends(undisturbed)
 
 
 @pytest.mark.slow
 def test_two_processes_share_a_search(pictures, in_tmp):
-    folder, first = _begin()
-    second = _start("--resume", str(folder))
+    first = _start("none", *_fresh(3))
+    folder, deadline = Path("searches/set-1"), time.monotonic() + 120
+    while not list(folder.glob("runs/trial-000/checkpoints/step-*")):
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    second = _start("none", "--resume", str(folder))
     outputs = [p.communicate(timeout=120)[0] for p in (first, second)]
     assert [p.returncode for p in (first, second)] == [0, 0], outputs
     found = _search(resume=folder)
@@ -214,7 +236,9 @@ def test_two_processes_share_a_search(pictures, in_tmp):
 
 def test_confirmed_it_says_whether_the_gap_is_more_than_noise(pictures, in_tmp):
     """A default that learns nothing is beaten for sure; the seeds that confirm it are others than the one that chose."""
-    found = _search(settings={**QUICK, "optimizer.lr": "1e-7"}, space={"optimizer.lr": [5e-3]}, trials=3, confirm=True)
+    found = _search(
+        settings={**QUICK, "optimizer.lr": "1e-7"}, space={"optimizer.lr": {"low": 4e-3, "high": 5e-3}}, confirm=True
+    )
     assert found.verdict is not None and found.verdict.better
     losses = {
         name: [

@@ -7,6 +7,7 @@ Trial 0 is the default recipe. Every trial is a run of its own folder, in this p
 process takes part with --resume. All are judged by one figure (`judge`), and the best one may be confirmed (`confirm`).
 """
 
+import gc
 import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -123,6 +124,8 @@ def search(
         console.keep_log(folder / "search.log")
         with waiting(folder):
             study = Study(folder, within, trials=wanted(folder), seed=base.seed)
+        gc.freeze()  # what is here by now stays: to look for what a trial has left takes no time then
+        stack.callback(gc.unfreeze)
         with study:
             console.say(_opening(folder, within))
             found = Trials(folder, within, study, dataset, console, stop)

@@ -120,10 +120,10 @@ class Trials:
             self.console.say(f"{said}  held-out {held_out:.5f}{default}", trial=trial.number, held_out=held_out)
         finally:
             self.console.done()
-            _free()
 
     def learn(self, folder: Path, recipe: TrainConfig, *watchers: Watcher) -> float:
         """One run from a recipe, or from where it was left, to its model; the figure of that."""
+        _free()
         with Console("quiet") as quiet:
             if (folder / "config.yaml").exists():
                 recipe, _ = resume.settled(folder, {}, {})
@@ -164,7 +164,7 @@ class Trials:
 
 
 def _free() -> None:
-    """Give back what the last run held."""
+    """Give back what the run before held."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
