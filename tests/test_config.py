@@ -22,7 +22,18 @@ def test_unknown_setting_names_place_and_nearest(tmp_path):
     ("setting", "value", "said"),
     [
         ("optimizer.lr", "-1", "greater than 0"),
-        ("batch", "zero", "valid integer"),
+        ("batch", "zero", "must be a whole number, not 'zero'"),
+        ("batch", "true", "must be a number, not True"),
+        ("steps", "1e300", "is too large"),
+        ("steps", "100000000000000000", "less than or equal to"),
+        ("minutes", ".inf", "must be a finite number, not inf"),
+        ("optimizer.lr", "1e400", "must be a finite number, not inf"),
+        ("optimizer.betas", "[0.9, .nan]", "`optimizer.betas.1`"),
+        ("private.noise", "1e-320", "greater than or equal to 0.01"),
+        ("channels_last", "1.5", "must be true or false or 'auto', not 1.5"),
+        ("sampling.solver", "[1, 2]", "must be text or a mapping of settings, not [1, 2]"),
+        ("optimizer", ".inf", "must be a mapping of settings, not inf"),
+        ("data", "{size: 8}", "`data.path` is missing"),
         ("dropout", "1.5", "less than 1"),
         ("data.fit", "stretch", "'crop', 'pad' or 'skip'"),
     ],
@@ -30,7 +41,7 @@ def test_unknown_setting_names_place_and_nearest(tmp_path):
 def test_values_out_of_range_are_named(setting, value, said):
     with pytest.raises(UsageError) as caught:
         parse(with_settings(DATA, {setting: value}))
-    assert f"`{setting}`" in str(caught.value)
+    assert f"`{setting}" in str(caught.value)
     assert said in str(caught.value)
 
 
@@ -52,3 +63,7 @@ def test_yaml_that_would_build_objects_is_refused(tmp_path):
     (tmp_path / "c.yaml").write_text("!!python/object/apply:os.system [touch ran]")
     with pytest.raises(UsageError):
         read_yaml(tmp_path / "c.yaml")
+
+
+def test_an_unbounded_gradient_may_be_asked_for():
+    assert parse(with_settings(DATA, {"optimizer.clip": ".inf"})).optimizer.clip == float("inf")

@@ -4,24 +4,42 @@ Settings that choose a noun (schedule, parametrization, weight, time law, networ
 `langevin.registry` describes them. None means: chosen from the data.
 """
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from langevin.errors import UsageError, nearest
 
 Noun = dict[str, Any]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[float, Field(gt=0.001, lt=0.28)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types that a setting may have, not those of what lies in a list or mapping."""
+    if get_origin(annotation) in (tuple, list, dict):
+        return [annotation]
+    return [annotation, *(kind for part in get_args(annotation) for kind in _kinds(part))]
 
 
 class Part(BaseModel):
-    """Frozen; an unknown name is an error."""
+    """Frozen; an unknown name is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        """`true` would pass for the number 1."""
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, bool) and (int in kinds or float in kinds):
+            raise ValueError("must be a number")
+        return value
 
 
 class DataConfig(Part):
@@ -52,7 +70,7 @@ class OptimizerConfig(Part):
     rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {}, description="factors on the learning rate by pattern of parameter names; the last that matches counts"
     )
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    clip: float = Field(1.0, gt=0, allow_inf_nan=True, description="largest norm of the gradient; .inf for any")
     skip_spikes: bool = Field(False, description="take no step where the gradient is far larger than it has been")
 
 
@@ -68,12 +86,14 @@ class SamplingConfig(Part):
 class PrivateConfig(Part):
     """Differentially private training; give noise, or epsilon with a number of steps, or both."""
 
-    noise: float | None = Field(None, gt=0, description="standard deviation of the noise over `clip`")
-    epsilon: float | None = Field(None, gt=0, description="what may be spent; the run ends before it spends more")
+    noise: float | None = Field(None, ge=0.01, le=1e4, description="standard deviation of the noise over `clip`")
+    epsilon: float | None = Field(
+        None, gt=0, le=1e6, description="what may be spent; the run ends before it spends more"
+    )
     delta: float | None = Field(None, gt=0, lt=1, description="min(1e-5, 0.1 / items) where it is not given")
     clip: float = Field(1.0, gt=0, description="largest norm of one item's gradient")
-    draws: int = Field(4, ge=1, description="times and noises an item has at a step; costs time, no privacy")
-    steps: int | None = Field(None, ge=1, description="so many spend epsilon")
+    draws: int = Field(4, ge=1, le=1024, description="times and noises an item has at a step; costs time, no privacy")
+    steps: Count | None = Field(None, description="so many spend epsilon")
 
 
 class ParallelConfig(Part):
@@ -85,9 +105,9 @@ class ParallelConfig(Part):
 class CheckpointsConfig(Part):
     """How often a run is saved, and what of it is kept. The one with the lowest held-out loss is kept in any case."""
 
-    keep: int = Field(2, ge=1, description="so many of the newest are kept")
+    keep: Count = Field(2, description="so many of the newest are kept")
     every_minutes: float | None = Field(None, gt=0, description="2 where nothing is said")
-    every_steps: int | None = Field(None, ge=1)
+    every_steps: Count | None = None
 
 
 class TrainConfig(Part):
@@ -95,10 +115,10 @@ class TrainConfig(Part):
 
     data: DataConfig
     minutes: float | None = Field(None, gt=0, description="wall-clock budget of the training")
-    steps: int | None = Field(None, ge=1, description="number of steps instead of minutes")
+    steps: Count | None = Field(None, description="number of steps instead of minutes")
     seed: int = Field(0, ge=0, lt=2**63)
-    batch: int | None = Field(None, ge=1, description="samples a step; 32 on a CPU, where steps count, 128 on a GPU")
-    micro_batch: int | None = Field(None, ge=1, description="samples at once, where memory is short; same result")
+    batch: Count | None = Field(None, description="samples a step; 32 on a CPU, where steps count, 128 on a GPU")
+    micro_batch: Count | None = Field(None, description="samples at once, where memory is short; same result")
     network: Noun | None = Field(None, description="chosen from the shape and number of the samples")
     codec: Noun | None = Field(None, description="the data's own, or that of the model it starts from")
     schedule: Noun = {"name": "ve"}
@@ -108,7 +128,9 @@ class TrainConfig(Part):
         "auto", description="of the network's products; bfloat16 where the device computes in it. Weights are float32"
     )
     deterministic: bool = Field(False, description="only kernels that give the same bits every time; may be slower")
-    parallel: ParallelConfig | None = Field(None, description="how weights are spread over processes; ddp under torchrun")
+    parallel: ParallelConfig | None = Field(
+        None, description="how weights are spread over processes; ddp under torchrun"
+    )
     checkpoint_activations: bool = Field(
         False, description="compute activations again instead of keeping them: less memory, more time, same result"
     )
@@ -125,7 +147,9 @@ class TrainConfig(Part):
     snapshots: int = Field(12, ge=0, le=32, description="of the averages, kept for `langevin ema`; 0 for none")
     optimizer: OptimizerConfig = OptimizerConfig()
     freeze: tuple[str, ...] = Field((), description="patterns of parameter names that are not trained")
-    init: str | None = Field(None, description="first weights: a run, a model or a safetensors file; `RUN:raw` for raw ones")
+    init: str | None = Field(
+        None, description="first weights: a run, a model or a safetensors file; `RUN:raw` for raw ones"
+    )
     init_partial: bool = Field(False, description="what does not fit there may start fresh")
     sampling: SamplingConfig = SamplingConfig()
     checkpoints: CheckpointsConfig = CheckpointsConfig()
@@ -146,16 +170,47 @@ def parse(values: Mapping[str, Any], *, where: str = "") -> TrainConfig:
     try:
         return TrainConfig.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        first, *others = error.errors()
         if first["type"] == "extra_forbidden":
             *parents, last = (str(part) for part in first["loc"])
             known = [".".join([*parents, k]) for k in _fields(parents)]
             raise UsageError(
-                f"unknown setting `{name}`", where=where, help=nearest(".".join([*parents, last]), known)
+                f"unknown setting `{'.'.join([*parents, last])}`",
+                where=where,
+                help=nearest(".".join([*parents, last]), known),
             ) from None
-        what = f"`{name}`: {first['msg']}" if name else first["msg"]
-        raise UsageError(f"{what}, not {first['input']!r}" if name else what, where=where) from None
+        name = _name(first["loc"])
+        if first["type"] == "missing":
+            raise UsageError(f"`{name}` is missing", where=where) from None
+        said = " or ".join(dict.fromkeys(_plainly(one["msg"]) for one in (first, *others) if _name(one["loc"]) == name))
+        what = f"`{name}` {said.replace(' or must be ', ' or ')}, not {first['input']!r}" if name else said
+        raise UsageError(what, where=where) from None
+
+
+_KINDS = re.compile(r"bool|str|dict\[.*|literal\[.*")
+_PLAIN = {
+    r"^Input should ": "must ",
+    r"^Value error, ": "",
+    r"^Unable to parse .* exceeded maximum size": "is too large",
+    r"a valid dictionary( or instance of \w+)?": "a mapping of settings",
+    r"a valid tuple": "a list",
+    r"a valid string": "text",
+    r"a valid integer.*": "a whole number",
+    r"a valid number.*": "a number",
+    r"a valid boolean.*": "true or false",
+}
+
+
+def _name(loc: tuple[int | str, ...]) -> str:
+    """A setting's dotted name, without the kinds of value that were tried there."""
+    return ".".join(str(part) for part in loc if not _KINDS.fullmatch(str(part)))
+
+
+def _plainly(message: str) -> str:
+    """What the schema says of a value, in everyday words."""
+    for pattern, words in _PLAIN.items():
+        message = re.sub(pattern, words, message)
+    return message
 
 
 def _fields(parents: list[str]) -> list[str]:

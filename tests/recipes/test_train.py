@@ -165,6 +165,9 @@ def test_changed_data_are_refused_on_resume(in_tmp):
         ({"path": "digits", "minutes": 1, "steps": 3}, "minutes or steps"),
         ({"resume": "runs/none"}, "no run to resume"),
         ({"path": "nowhere"}, "nothing lies there"),
+        ({"path": "digits", "settings": {"network.widths": "[8]", "network.attention": "[3]"}}, "`network`: attention"),
+        ({"path": "digits", "settings": {"schedule.name": "vee"}}, "`schedule`: unknown schedule `vee`"),
+        ({"path": "digits", "settings": {"codec": "{}"}}, "`codec`: unknown codec"),
     ],
 )
 def test_mistakes_are_usage_errors(in_tmp, arguments, said):

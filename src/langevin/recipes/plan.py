@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from langevin.training.feed import Feed
 from langevin.training.optimizer import default_lr
 from langevin.training.private import PrivateFeed
 
+T = TypeVar("T")
 MEASURED = 4096
 """So many items are looked at for the standard deviation of the data."""
 
@@ -76,10 +77,18 @@ def noise_mean(shape: tuple[int, ...]) -> float:
     return round(-1.2 + math.log(max(side, 32) / 32), 3)
 
 
+def noun(config: TrainConfig, setting: str, base: type[T], **more: Any) -> T:
+    """What a setting describes. Raises UsageError naming the setting."""
+    try:
+        return registry.build({**more, **(getattr(config, setting) or {})}, base, foreign=True)
+    except UsageError as error:
+        raise UsageError(f"`{setting}`: {error.what}", where=error.where, help=error.help) from error
+
+
 def codec_of(config: TrainConfig, dataset: Dataset) -> Codec:
     """The config's codec, or the data's own."""
     if config.codec is not None:
-        return registry.build(dict(config.codec), Codec, foreign=True)
+        return noun(config, "codec", Codec)
     return modality_of(dataset.modality).codec(dataset)
 
 
@@ -122,13 +131,12 @@ def make(config: TrainConfig, dataset: Dataset) -> Model:
     """An untrained model of a resolved config; its first weights are a function of the run's seed."""
     codec = codec_of(config, dataset)
     z = codec.encode(torch.from_numpy(np.array(dataset.items[:1])))
-    parametrization = registry.build(dict(config.parametrization or {}), Parametrization, foreign=True)
+    parametrization = noun(config, "parametrization", Parametrization)
     conditions = {"label": {"kind": "class", "num": len(dataset.classes)}} if dataset.classes else {}
-    spec = {"conditions": conditions, **(config.network or {})}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = registry.build(spec, Network, foreign=True)
-    schedule = registry.build(dict(config.schedule), Schedule, foreign=True)
+        network = noun(config, "network", Network, conditions=conditions)
+    schedule = noun(config, "schedule", Schedule)
     labels = dataset.columns["label"][dataset.train_indices] if dataset.classes else np.zeros(0, int)
     weights = np.bincount(labels[labels >= 0], minlength=len(dataset.classes)) if dataset.classes else []
     return Model(
@@ -175,8 +183,8 @@ def check(config: TrainConfig, dataset: Dataset) -> None:
     model = make(config, dataset)
     model.solver()
     model.grid()
-    registry.build(dict(config.weight or {}), Weight, foreign=True)
-    registry.build(dict(config.times), TimeLaw, foreign=True)
+    noun(config, "weight", Weight)
+    noun(config, "times", TimeLaw)
     if config.init is not None:
         init.begin(model, config, lambda line: None)
     TrainState.start(model.denoiser.network, config)
