@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from langevin import store
 from langevin.errors import UsageError
+from langevin.recipes import folders
 from langevin.recipes.watch import Event, Finished
 
 NAME = "training.gif"
@@ -33,8 +34,7 @@ def animate(run: "str | Path") -> Path:
         UsageError: no run, or none that has drawn a sheet.
     """
     run = Path(run)
-    if not (run / "config.yaml").is_file():
-        raise UsageError("there is no such run", where=str(run), help="give a run's folder, such as runs/photos-1")
+    folders.found(run, "config.yaml", "such run")
     if not sheets(run):
         raise UsageError("this run has drawn no previews", where=str(run), help="longer runs draw some as they go")
     target = run / NAME

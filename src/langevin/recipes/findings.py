@@ -88,7 +88,8 @@ class Verdict:
         noise = f"the noise between seeds makes gaps up to {self.least:.5f}"
         if self.better:
             return f"the best beats the default by {self.gap:.5f}; {noise}: it is better"
-        return f"the best is {self.gap:+.5f} below the default; {noise}: not told apart from it"
+        side = "below" if self.gap >= 0 else "above"
+        return f"the best lies {abs(self.gap):.5f} {side} the default; {noise}: not told apart from it"
 
 
 def verdict(default: Sequence[float], best: Sequence[float]) -> Verdict:
@@ -123,7 +124,11 @@ def plot(rows: Sequence[Row], space: Space, importance: Mapping[str, float], pat
     for panel, name in zip(panels, names, strict=False):
         places = _places(space, name, [r for r in rows if name in r.values])
         panel.plot(
-            [places[r.number] for r in pruned], [high + 2 * margin] * len(pruned), "x", color="0.6", label="pruned"
+            [places[r.number] for r in pruned],
+            [high + 2 * margin] * len(pruned),
+            "x",
+            color="0.6",
+            label="pruned, no loss",
         )
         panel.plot([places[r.number] for r in ranked], [r.held_out for r in ranked], "o", color="C0", label="complete")
         for r, mark, colour, label in (

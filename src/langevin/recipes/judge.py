@@ -67,4 +67,5 @@ class Judge:
             held_out = self._measure(event.averaged().denoiser, self._unseen)
             self._look += 1
             if self._trial.report(self._look, held_out):
-                raise PrunedError(f"held-out {held_out:.4f} after {SHARES[self._look - 1]:.0%} of the budget")
+                share = SHARES[self._look - 1]
+                raise PrunedError(f"held-out {held_out:.4f} after {share:.0%} of the budget, more than most had then")

@@ -186,5 +186,6 @@ def _told(trials: Trials, verdict: findings.Verdict | None, asked: bool) -> Sear
     target = folder / "best.yaml"
     say(f"best       {target}")
     say(f"plots      {folder / 'importance.png'}")
-    say(f"next       langevin train {shlex.quote(space.base.data.path)} --config {shlex.quote(str(target))}")
+    path, recipe = shlex.quote(space.base.data.path), shlex.quote(str(target))
+    say(f"next       langevin train {path} --config {recipe} --minutes 10")
     return Search(folder, tuple(rows), target, verdict)

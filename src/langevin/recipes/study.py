@@ -24,6 +24,8 @@ except ImportError:
 NAME = "study.db"
 STARTUP = 6
 """So many trials are drawn at random before the sampler trusts what it saw."""
+FEWEST = 4
+"""With fewer complete trials there is no spread to explain."""
 
 
 def need() -> None:
@@ -188,6 +190,8 @@ class Study:
 
     def importance(self) -> dict[str, float]:
         """Share of the objective's spread that each setting explains (fANOVA), largest first; {} where too little is known."""
+        if len({row.held_out for row in self.rows()} - {None}) < FEWEST:
+            return {}
         try:
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
             return dict(optuna.importance.get_param_importances(self._inner, evaluator=evaluator))
