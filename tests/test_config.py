@@ -59,6 +59,11 @@ def test_settings_are_laid_over_and_yaml_round_trips(tmp_path):
     assert parse(read_yaml(tmp_path / "c.yaml")) == config
 
 
+def test_a_folder_is_no_file_of_settings(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        read_yaml(tmp_path)
+
+
 def test_yaml_that_would_build_objects_is_refused(tmp_path):
     (tmp_path / "c.yaml").write_text("!!python/object/apply:os.system [touch ran]")
     with pytest.raises(UsageError):

@@ -261,6 +261,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UsageError("there is no such file", where=str(path)) from None
+    except OSError as error:
+        raise UsageError(f"the file cannot be read: {error.strerror}", where=str(path)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"not readable YAML: {' '.join(str(error).split())}", where=str(path)) from None
     if not isinstance(found, dict):

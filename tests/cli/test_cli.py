@@ -1,5 +1,6 @@
 """The command line as a person meets it: help without torch, errors in one line, exit codes."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -93,6 +94,23 @@ def test_sample_from_the_command_line_equals_sample_in_python(in_tmp, capsys):
     same = {"guidance": 3, "guidance_interval": (0.1, 9), "guidance_rescale": 0.5, "negative_label": "cat"}
     assert np.array_equal(np.load("g.npz")["images"], model.sample(3, label="dog", **same))
     assert "made       s.npz" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="streams are closed otherwise there")
+def test_with_closed_streams_it_works_and_nothing_is_written_into_its_files(in_tmp):
+    """A file opened where there is no stdout would be it: what is said would stand in the file."""
+    np.save("set.npy", np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8))
+    code = "import os; os.closerange(0, 3)\nfrom langevin.cli import main; main(['data', 'check', 'set.npy', '--out', 's.png'])"
+    assert _python(code).returncode == 0
+    with Image.open("s.png") as sheet:
+        sheet.load()
+    assert not [p for p in in_tmp.rglob("*") if p.is_file() and b"fingerprint" in p.read_bytes()]
+
+
+def test_something_else_in_the_place_of_the_folder_of_runs_is_a_mistake(in_tmp, capsys):
+    Path("runs").symlink_to("nowhere")
+    assert run(["train", "digits", "--steps", "1"]) == 2
+    assert "move it away" in capsys.readouterr().err
 
 
 def test_data_check_says_what_training_would_do(in_tmp, capsys):

@@ -115,8 +115,8 @@ def test_the_pace_is_that_of_the_last_seconds_without_pauses():
         now[0] += 0.2
         clock = pace(32)
     assert clock["images_per_s"] == pytest.approx(160, rel=0.02)
-    assert words({"images_per_s": 1234.4, "rss": 8.1e8}) == "1,234/s  810 MB"
-    assert words({"images_per_s": 2.0, "rss": 1.0, "cuda_peak": 3e9}) == "2/s  3,000 MB"
+    assert words({"images_per_s": 1234.4, "rss": 8.1e8}) == "1,234 items/s  810 MB"
+    assert words({"images_per_s": 2.0, "rss": 1.0, "cuda_peak": 3e9}) == "2 items/s  3,000 MB"
 
 
 def test_memory_counts_what_is_taken():

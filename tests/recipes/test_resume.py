@@ -328,6 +328,8 @@ def test_data_of_another_kind_are_never_accepted(in_tmp, monkeypatch):
     _signals_at(monkeypatch, 2)
     assert langevin_command(command(Path("set.npz"), 5, "run")) == 75
     Path("set.npz").unlink()
+    with pytest.raises(DataError, match=r"not there any more.*--resume runs/run-1 --set data.path="):
+        train(resume="runs/run-1", console=Console("quiet"))
     np.savez("set.npz", images=np.stack([images] * 3, -1), labels=labels)
     with pytest.raises(DataError, match="another network: shape"):
         train(resume="runs/run-1", accept_changed_data=True, console=Console("quiet"))

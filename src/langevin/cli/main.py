@@ -423,7 +423,19 @@ def check() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    _open_streams()
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def _open_streams() -> None:
+    """Where a standard stream was closed the next file opened would get its number, and lines and warnings with it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def run(arguments: list[str]) -> int:
@@ -433,7 +445,7 @@ def run(arguments: list[str]) -> int:
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return _tell(str(error), 2)
+        return _tell(" ".join(str(error).split()), 2)
     except LangevinError as error:
         if debug:
             traceback.print_exc()
@@ -457,5 +469,5 @@ def run(arguments: list[str]) -> int:
 
 
 def _tell(text: str, code: int) -> int:
-    print(f"error: {' '.join(text.split()) if code == 2 else text}", file=sys.stderr)
+    print(f"error: {text}", file=sys.stderr)
     return code

@@ -99,7 +99,7 @@ class Yardstick:
         count = len(fresh)
         if min(count, len(train)) < LEAST:
             raise DataError(
-                f"{count} items to compare with {len(train)} real ones are too few for a distance of laws",
+                f"too few items to compare: {count} generated ones with {len(train)} real ones",
                 help=f"{LEAST} generated items and {2 * LEAST} real ones are the least; hundreds say more",
             )
         return cls(train, fresh, has_unseen, count, seed, heed)

@@ -136,15 +136,18 @@ def rows(found: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def table(found: Sequence[Measured]) -> str:
-    """The averages as lines of text, with a bar each: how far above the best."""
+    """The averages as lines of text, with a bar each: how far above the one that is taken, where that can be seen at all."""
     chosen = best(found)
     worst = max((m.above(chosen)[0] for m in found), default=0.0)
-    lines = [f"{'average':16}  {'held-out loss':>13}  {'above the best':>20}"]
+    count = f"on {len(chosen.level.each):,} items"
+    lines = [f"{'average':16}  {'held-out loss':>13}  {'above what is taken':>20}   {count}"]
     for m in found:
         apart, error = m.above(chosen)
         kind = f"step {m.average.step}" if m.average.step else m.average.kind
         name = "raw" if m.average.kind == "raw" else f"{m.average.sigma_rel:<6g} {kind}"
-        gap = "taken" if m is chosen else f"{apart:+.5f} +- {error:.5f}"
-        bar = "#" * round(24 * max(apart, 0) / worst) if worst > 0 else ""
-        lines.append(f"  {name:14}  {m.level.mean:13.5f}  {gap:>20}  {bar}".rstrip())
+        gap = "taken" if m is chosen else f"{round(apart, 5) + 0.0:+.5f} ± {error:.5f}"
+        bar = "#" * round(24 * max(apart, 0) / worst) if worst > 5e-6 else ""
+        if m.average.kind == "raw":
+            bar = f"{bar} (no average: for comparison)".lstrip()
+        lines.append(f"  {name:14}  {m.level.mean:13.5f}  {gap:>20}   {bar}".rstrip())
     return "\n".join(lines)

@@ -23,7 +23,12 @@ def checked(name: str) -> str:
 
 
 def new(parent: Path, name: str) -> Path:
-    """Make `parent`/NAME-1, or the next number that is free; two processes never get the same."""
+    """Make `parent`/NAME-1, or the next number that is free; two processes never get the same.
+
+    Raises UsageError where `parent` is something else.
+    """
+    if (parent.exists() or parent.is_symlink()) and not parent.is_dir():
+        raise UsageError("runs need a folder here, and there is something else", where=str(parent), help="move it away")
     parent.mkdir(parents=True, exist_ok=True)
     k = 1
     while True:

@@ -72,6 +72,6 @@ def _resident() -> int | None:
 
 
 def words(clock: Mapping[str, float]) -> str:
-    """`1,234/s  812 MB`: the GPU's memory in the place of the process's where there is one."""
+    """`1,234 items/s  812 MB`: the GPU's memory in the place of the process's where there is one."""
     taken = clock.get("cuda_peak", clock.get("rss"))
-    return f"{clock['images_per_s']:,.0f}/s" + (f"  {taken / 1e6:,.0f} MB" if taken is not None else "")
+    return f"{clock['images_per_s']:,.0f} items/s" + (f"  {taken / 1e6:,.0f} MB" if taken is not None else "")

@@ -173,8 +173,9 @@ def words(config: TrainConfig, network: nn.Module, device: torch.device) -> str:
     parameters = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     size = f"{parameters / 1e6:.2f} M parameters" + f" ({trained / 1e6:.2f} M trained)" * (trained < parameters)
-    budget = f"{config.steps:,} steps" if config.steps else f"{config.minutes:g} min"
-    where = f"{config.precision} on {device.type} ({torch.get_num_threads()} threads)"
+    budget = f"{config.steps:,} step{'s' * (config.steps > 1)}" if config.steps else f"{config.minutes:g} min"
+    threads = torch.get_num_threads()
+    where = f"{config.precision} on {device.type} ({threads} thread{'s' * (threads > 1)})"
     return f"plan       {size}, batch {config.batch}, {budget}, {where}"
 
 

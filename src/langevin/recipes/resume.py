@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from langevin.config import TrainConfig, parse, read_yaml, with_settings, write_yaml
-from langevin.errors import RefusedError, UsageError
+from langevin.errors import DataError, RefusedError, UsageError
 from langevin.recipes.signals import going_on
 from langevin.store import free_path, write_file
 
@@ -50,7 +50,7 @@ def settled(run: Path, given: Mapping[str, Any], settings: Mapping[str, str]) ->
     if values.get("minutes") and values.get("steps"):
         kind = "steps" if before.steps else "minutes"
         raise UsageError(f"this run's budget is in {kind}", where=str(run), help=f"give --{kind}, of the whole run")
-    after = parse(values, where=where)
+    after = parse(values)
     old, new = dict(_flat(before.model_dump(mode="json"))), dict(_flat(after.model_dump(mode="json")))
     changed = [k for k in {**old, **new} if old.get(k) != new.get(k)]
     if others := [k for k in changed if not _may_change(k, after)]:
@@ -64,6 +64,17 @@ def settled(run: Path, given: Mapping[str, Any], settings: Mapping[str, str]) ->
     if (run / "figures.json").is_file() and not _is_longer(after, before):
         raise UsageError("this run is finished", where=str(run), help=_next(run, before))
     return after, [f"{k} is {new.get(k)} from here on, {old.get(k)} before" for k in changed]
+
+
+def require_data(run: Path, config: TrainConfig) -> None:
+    """Raise DataError where the run's data have gone."""
+    there = config.data.path
+    if there != "digits" and not Path(there).exists():
+        raise DataError(
+            "the run's data are not there any more",
+            where=there,
+            help=f"where they are elsewhere: {going_on(run)} --set data.path=ELSEWHERE",
+        )
 
 
 def put_aside(run: Path) -> Path | None:

@@ -107,6 +107,7 @@ def train(
             for note in notes:
                 console.say(f"note       {note}")
             kinds(settled.track)
+            resuming.require_data(folder, settled)
             dataset = read(settled, console, stop, again=going_on(folder), world=world)
             if note := provenance.go_on(folder, dataset, accept=accept_changed_data):
                 console.say(f"note       {note}")
@@ -115,11 +116,12 @@ def train(
             started = time.perf_counter()  # a resumed run does not pay for reading again
         else:
             settled = config_of(path, config, settings, given, options)
-            kinds(settled.track)  # an extra that is not installed is told before anything is read
+            name = _name(out, settled)  # this and an extra that is not installed are told before anything is read
+            kinds(settled.track)
             dataset = read(settled, console, stop, again="the same command begins again", world=world)
             settled = plan.resolve(settled, dataset)
             plan.check(settled, dataset)
-            folder = folders.new(Path(runs), _name(out, settled))
+            folder = folders.new(Path(runs), name)
             stack.enter_context(lock(folder, console.say))
             launch.remember(folder)
             provenance.begin(folder, dataset)
