@@ -119,6 +119,19 @@ def test_the_gradient_is_the_clipped_sum_and_the_noise_of_its_draw(pictures, at_
         torch.testing.assert_close(g, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_step_that_takes_no_item_is_noise_alone(pictures):
+    run = Run(pictures, batch=1, steps=3)
+    run.state.lost = next(n for n in range(100) if not len(run.feed.rows(n)))
+    settings, z = (
+        run.config.private,
+        noise_of(run.state.secret, run.state.draw, dict(run.model.denoiser.named_parameters())),
+    )
+    for k, g in run.gradient().items():
+        torch.testing.assert_close(g, settings.noise * settings.clip * z[k], rtol=1e-6, atol=0)
+    rows = list(fit(run.model.denoiser, run.feed, run.config, run.state))
+    assert [(m.step, m.troubles) for m in rows] == [(1, ()), (2, ()), (3, ())]
+
+
 def test_the_noise_is_standard_normal_and_never_the_same_twice():
     shape = {"a": torch.zeros(300, 300), "b": torch.zeros(100, 100)}
     first, second = (noise_of(Secret((3, 4)), draw, shape) for draw in (0, 1))

@@ -14,6 +14,13 @@ from langevin import __version__
 from langevin.errors import LangevinError, UsageError
 
 DEBUG = "--debug"
+_REFUSALS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "see who may write there"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "see whether the disk is sound",
+}
+"""What of the system's errors is the disk's doing and no bug, and what to do about it."""
 
 app = App(
     name="langevin",
@@ -460,9 +467,12 @@ def run(arguments: list[str]) -> int:
             raise
         return _tell("out of memory   help: a smaller --size, or --set micro_batch=8", 5)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if debug or error.errno not in _REFUSALS:
             raise
-        return _tell(f"the disk is full   {error.filename or ''}   help: free some space; what was saved is intact", 6)
+        where = f"   {error.filename}" if error.filename else ""
+        return _tell(
+            f"the disk refuses: {error.strerror}{where}   help: {_REFUSALS[error.errno]}; what was saved is intact", 6
+        )
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     return 0

@@ -57,7 +57,7 @@ def _write(run: Path, target: Path, last_step: int | None) -> Path:
     side = SIDE
     while len(body := _gif(frames, side)) > MOST_BYTES and side > 80:
         side = int(side * max(0.5, min(0.9, math.sqrt(MOST_BYTES / len(body)))))
-    target.write_bytes(body)
+    store.write_file(target, body)
     return target
 
 

@@ -176,7 +176,11 @@ def words(config: TrainConfig, network: nn.Module, device: torch.device) -> str:
     budget = f"{config.steps:,} step{'s' * (config.steps > 1)}" if config.steps else f"{config.minutes:g} min"
     threads = torch.get_num_threads()
     where = f"{config.precision} on {device.type} ({threads} thread{'s' * (threads > 1)})"
-    return f"plan       {size}, batch {config.batch}, {budget}, {where}"
+    plan = f"plan       {size}, batch {config.batch}, {budget}, {where}"
+    if config.private and config.private.steps is not None:
+        most = f"{config.private.steps:,} step{'s' * (config.private.steps > 1)}"
+        plan += f"\nprivate    with noise {config.private.noise:.3g} what may be spent is enough for {most}: then the run ends"
+    return plan
 
 
 def check(config: TrainConfig, dataset: Dataset) -> None:

@@ -59,7 +59,7 @@ def settled(run: Path, given: Mapping[str, Any], settings: Mapping[str, str]) ->
         raise UsageError(
             f"this run keeps its own {said}{more}",
             where=str(run),
-            help=f"start a new run; this one can go on with other {', '.join(MAY_CHANGE)}",
+            help=f"start a new run; this one can go on with other {', '.join(k for k in MAY_CHANGE if _may_change(k, after))}",
         )
     if (run / "figures.json").is_file() and not _is_longer(after, before):
         raise UsageError("this run is finished", where=str(run), help=_next(run, before))

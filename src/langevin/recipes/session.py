@@ -28,7 +28,7 @@ from langevin.recipes.rows import Rows, read
 from langevin.recipes.signals import StoppedError, StopRequest, at_each_evaluation, going_on
 from langevin.recipes.watch import Began, Event, Finished, Looked, Stepped, Trained, Watcher
 from langevin.registry import build
-from langevin.training import Metrics, TrainState, checkpoint, fit
+from langevin.training import Metrics, TrainState, checkpoint, fit, private
 from langevin.training.distributed import World
 from langevin.training.snapshots import Snapshots
 from langevin.training.terms import Terms
@@ -304,4 +304,6 @@ class Session:
         self.console.say(averages.table(self.measured))
         for line in conclusion(self.looks, self.config, self._progress()):
             self.console.say(line)
+        if spent := private.spent(self.config, self.state, len(self.dataset.train_indices)):
+            self.console.say(f"private    {spent}")
         return best.level

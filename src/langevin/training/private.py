@@ -82,7 +82,9 @@ def private_gradient(
     parameters = {k: p for k, p in denoiser.named_parameters() if p.requires_grad}
     total = {k: torch.zeros_like(p) for k, p in parameters.items()}
     each: list[Tensor] = []
-    for rows in torch.arange(len(t)).split(config.micro_batch or AT_ONCE):
+    for rows in (
+        torch.arange(len(t)).split(config.micro_batch or AT_ONCE) if len(t) else ()
+    ):  # it may be that none is taken
         part = slice(K * int(rows[0]), K * (int(rows[-1]) + 1))
         x0, eps = batch.x0[part], SampleNoise(batch.keys[part])(batch.x0[part])
         cond = {name: value[part].unflatten(0, (-1, K)) for name, value in batch.cond.items()}
@@ -251,4 +253,5 @@ def spent(config: TrainConfig, state: TrainState, count: int) -> str:
     if settings is None or settings.noise is None or settings.delta is None or config.batch is None:
         return ""
     found = epsilon(settings.noise, config.batch / count, state.draw, settings.delta)
-    return f"epsilon {found:.2f} at delta {settings.delta:.1e} for {state.draw:,} steps (noise {settings.noise:.3g})"
+    steps = f"{state.draw:,} step{'s' * (state.draw != 1)}"
+    return f"epsilon {found:.2f} at delta {settings.delta:.1e} for {steps} (noise {settings.noise:.3g})"
