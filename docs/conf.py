@@ -48,7 +48,9 @@ def _plain(text: str) -> str:
 
 
 def _docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Indented blocks of a module's docstring are formulas and tables: they are shown as they stand."""
+    """Indented blocks of a module's docstring are formulas and tables: they are shown as they stand. Settings are described."""
+    if what == "class" and getattr(obj, "model_fields", None):
+        lines += ["", "Attributes:", *(f"    {k}: {f.description or '-'}" for k, f in obj.model_fields.items())]
     shown: list[str] = []
     verbatim = False
     for line in lines:
