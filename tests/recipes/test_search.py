@@ -18,10 +18,10 @@ from scipy import stats
 
 import langevin
 from langevin import data
-from langevin.config import parse, read_yaml
+from langevin.config import parse, read_yaml, write_yaml
 from langevin.diffusion import GaussianDiffusion
 from langevin.diffusion.schedules import VE, Cosine
-from langevin.errors import UsageError
+from langevin.errors import DiskError, UsageError
 from langevin.evaluation.noise_levels import held_out_loss
 from langevin.exact.gaussian import GaussianDenoiser
 from langevin.recipes import findings, plan
@@ -30,13 +30,15 @@ from langevin.recipes.judge import Measure
 from langevin.recipes.search import search
 from langevin.recipes.signals import StoppedError
 from langevin.recipes.space import Space
+from langevin.recipes.study import Study
 from langevin.recipes.train import train
+from langevin.recipes.trials import Trials
 from tests.models import digits_like
 
 pytest.importorskip("optuna")
 
 QUICK = {"network": "{name: unet, channels: 1, dims: 2, patch: 1, widths: [8, 8], attention: []}", "batch": "12"}
-QUICK |= {"sampling.steps": "2"}
+QUICK |= {"sampling.steps": "2", "snapshots": "0"}
 RATES = {"optimizer.lr": {"low": 2e-3, "high": 2e-2, "log": True}}
 
 
@@ -215,6 +217,35 @@ def test_asked_to_stop_a_search_leaves_with_75_and_says_how_to_go_on(pictures, i
     found = _search(resume="searches/set-1")
     assert [r.state for r in found.trials][:2] == ["complete", "killed"]
     assert _ends(found) == _ends(undisturbed)
+
+
+def test_a_full_disk_ends_the_search_and_counts_against_no_recipe(pictures, in_tmp, monkeypatch):
+    def learn(self, folder, recipe, *watchers):
+        if folder.name == "trial-001":
+            raise DiskError("the disk is full")
+        (folder / "config.yaml").write_text(write_yaml(recipe))
+        return 1.0
+
+    monkeypatch.setattr(Trials, "learn", learn)
+    with pytest.raises(DiskError):
+        _search(trials=3)
+    assert [r["state"] for r in _rows(Path("searches/set-1"))] == ["complete"]
+    folder = Path("searches/set-1")
+    base = parse(read_yaml(folder / "recipe.yaml"))
+    with Study(folder, Space.read(base, folder / "space.yaml"), trials=3, seed=0) as study:
+        assert [r.state for r in study.rows()] == ["complete", "killed", "waiting"]
+
+
+def test_importance_finds_the_setting_that_matters_and_says_nothing_of_few_trials(pictures, in_tmp):
+    base = plan.resolve(parse({"data": {"path": "set.npz"}, "steps": 3}), data.open(pictures))
+    space = Space.of(base, {**RATES, "dropout": {"low": 0.0, "high": 0.5}})
+    with Study(in_tmp, space, trials=16, seed=0) as study:
+        for k in range(16):
+            assert k > 3 or study.importance() == {}
+            trial = study.ask()
+            trial.finish(abs(trial.values["dropout"] - 0.2))
+        assert next(iter(study.importance().items()))[1] > 0.9
+        assert list(study.importance()) == ["dropout", "optimizer.lr"]
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def plot(rows: Sequence[Row], space: Space, importance: Mapping[str, float], pat
         panel.set_ylim(low - margin, high + 3 * margin)
     for panel in panels[len(names) :]:
         panel.set_axis_off()
-    few = "" if len(ranked) >= TRUSTED else " (too few to trust the shares)"
+    few = " (too few to trust the shares)" if importance and len(ranked) < TRUSTED else ""
     figure.suptitle(f"{path.parent.name}: {tally(rows)}{few}", fontsize=10)
     panels[0].set_ylabel("held-out loss")
     panels[0].legend(fontsize=8, framealpha=0.6)

@@ -7,12 +7,12 @@ from typing import Any
 from langevin import data, store
 from langevin.config import DataConfig, TrainConfig
 from langevin.data import audit
-from langevin.recipes import plan
+from langevin.recipes import folders, plan
 
 
 def look(path: str, *, out: Path | None = None, say: Callable[[str], None] = print, **options: Any) -> Path:
     """Say what was found and what training would do; write a contact sheet and give its path."""
-    target = out or store.free_path(Path(f"{Path(path).name.split('.')[0] or 'data'}-contact.png"))
+    target = out or store.free_path(Path(f"{folders.name_for(path)}-contact.png"))
     store.refuse_taken(target)
     dataset = data.open(path, **options)
     say(audit.report(dataset))

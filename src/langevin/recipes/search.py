@@ -95,7 +95,11 @@ def search(
         stack.enter_context(console)
         stop = stack.enter_context(stop_requests())
         if resume is not None:
-            given = {"path": path, "minutes_per_trial": minutes_per_trial, "steps_per_trial": steps_per_trial}
+            given: dict[str, Any] = {
+                "path": path,
+                "minutes_per_trial": minutes_per_trial,
+                "steps_per_trial": steps_per_trial,
+            }
             given |= {"space": space, "out": out, "size": size, "seed": seed, "config": config}
             if extra := [k for k, v in {**given, "settings": settings or None, **options}.items() if v is not None]:
                 raise UsageError(f"a resumed search keeps its own {', '.join(extra)}", help="leave them out")
