@@ -44,3 +44,9 @@ def test_what_the_system_refuses_is_told_with_its_place_and_other_errors_pass(tm
         with pytest.raises(type(other)) as passed, disk_errors(tmp_path):
             raise other
         assert passed.value is other
+
+
+def test_a_disk_that_may_not_be_written_says_who_is_to_be_asked_and_no_name_that_nobody_gave(tmp_path):
+    with pytest.raises(DiskError, match=r"Read-only.*see who may write") as caught, disk_errors(tmp_path / "model"):
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / ".tmp-1-model"))
+    assert caught.value.where == str(tmp_path / "model")

@@ -32,6 +32,16 @@ def flush(path: Path) -> None:
             raise
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REMEDIES = {
+    **dict.fromkeys(_FULL, "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "see who may write there"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "see whether the disk is sound",
+}
+"""What of the system's errors is surely the disk's doing and no bug, and what to do about it."""
+
+
 @contextmanager
 def disk_errors(where: Path, size: int = 0) -> Iterator[None]:
     """Tell what the system refuses to write or to read inside the block as DiskError.
@@ -47,15 +57,14 @@ def disk_errors(where: Path, size: int = 0) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # of a library, about something else
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = error.errno in _FULL
         needed = f"{_mb(size)} needed, " if size else ""
         free = f"{needed}{_mb(_free(where))} free"
+        name = where if ".tmp-" in str(error.filename) else error.filename or where
         raise DiskError(
             f"the disk is full: {free}" if full else f"the disk refuses: {error.strerror}",
-            where=str(error.filename or where),
-            help="free some space; what was saved before is intact"
-            if full
-            else f"{free}; what was saved before is intact",
+            where=str(name),
+            help=f"{REMEDIES.get(error.errno, free)}; what was saved before is intact",
         ) from error
 
 

@@ -69,8 +69,13 @@ def test_an_animation_has_the_sheets_in_the_order_of_their_steps_and_the_model_l
     run = _run(tmp_path / "r", [5, 20, 100, 3000])
     Image.new("RGB", (64, 64), (200,) * 3).save(run / "samples.png")
     assert [step for step, _ in sheets(run)] == [5, 20, 100, 3000]
+    (run / "previews/step-000000050.png").write_bytes(
+        (run / "previews/step-000000020.png").read_bytes()[:60]
+    )  # cut short
+    assert animate(run) == run / "training-1.gif"  # the other name is for the whole run
+    (run / "figures.json").write_text("{}")
     made = animate(run)
-    assert made == run / "training.gif" and animate(run) == run / "training-1.gif"
+    assert made == run / "training.gif" and animate(run) == run / "training-2.gif"
     with Image.open(made) as film:
         assert film.n_frames == 5
         greys, times = [], []

@@ -1,6 +1,5 @@
 """Commands, and how their errors are told. Each command is thin: it calls a recipe and ends with the next command."""
 
-import errno
 import os
 import sys
 import traceback
@@ -11,16 +10,10 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from langevin import __version__
+from langevin.disk import REMEDIES
 from langevin.errors import LangevinError, UsageError
 
 DEBUG = "--debug"
-_REFUSALS = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "see who may write there"),
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EIO: "see whether the disk is sound",
-}
-"""What of the system's errors is the disk's doing and no bug, and what to do about it."""
 
 app = App(
     name="langevin",
@@ -467,11 +460,11 @@ def run(arguments: list[str]) -> int:
             raise
         return _tell("out of memory   help: a smaller --size, or --set micro_batch=8", 5)
     except OSError as error:
-        if debug or error.errno not in _REFUSALS:
+        if debug or error.errno not in REMEDIES:
             raise
         where = f"   {error.filename}" if error.filename else ""
         return _tell(
-            f"the disk refuses: {error.strerror}{where}   help: {_REFUSALS[error.errno]}; what was saved is intact", 6
+            f"the disk refuses: {error.strerror}{where}   help: {REMEDIES[error.errno]}; what was saved is intact", 6
         )
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)

@@ -37,14 +37,24 @@ def animate(run: "str | Path") -> Path:
     folders.found(run, "config.yaml", "such run")
     if not sheets(run):
         raise UsageError("this run has drawn no previews", where=str(run), help="longer runs draw some as they go")
-    target = run / NAME
-    return _write(run, store.free_path(target) if target.exists() else target, None)
+    target, finished = run / NAME, (run / "figures.json").is_file()  # its name is kept for the whole run's
+    return _write(run, target if finished and not target.exists() else store.free_path(target), None)
 
 
 def sheets(run: Path) -> list[tuple[int, Path]]:
     """(step, file) of the sheets that a run drew, in the order of their steps, whatever the files' times."""
     found = ((p.stem.removeprefix("step-"), p) for p in (run / "previews").glob("step-*.png"))
-    return sorted((int(digits), path) for digits, path in found if digits.isdecimal())
+    return sorted((int(digits), path) for digits, path in found if digits.isdecimal() and _is_sound(path))
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether it is a picture; one that is damaged must not take the rest with it."""
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _write(run: Path, target: Path, last_step: int | None) -> Path:
@@ -52,7 +62,7 @@ def _write(run: Path, target: Path, last_step: int | None) -> Path:
     count = min(len(found), MOST_FRAMES)
     spread = [found[round(k * (len(found) - 1) / max(1, count - 1))] for k in range(count)]
     frames = [(f"step {step:,}", path) for step, path in spread]
-    if (run / "samples.png").is_file():  # the published model, from the same seeds
+    if _is_sound(run / "samples.png"):  # the published model, from the same seeds
         frames.append((f"step {last_step:,}, the end" if last_step else "the end", run / "samples.png"))
     side = SIDE
     while len(body := _gif(frames, side)) > MOST_BYTES and side > 80:
