@@ -116,6 +116,13 @@ def test_what_is_always_wrong_ends_after_two_returns_and_leaves_nothing_broken(p
     assert taken == [*range(9)]
 
 
+def test_a_run_too_short_for_four_bad_steps_in_a_row_is_lost_all_the_same(pictures):
+    """Its weights are finite, what they give is not: the pictures and figures of such a run must not be made."""
+    with pytest.raises(DivergedError, match="held-out loss is not finite"):
+        _train(pictures, {"optimizer.lr": "1e30"}, steps=3)
+    assert not list(Path("runs").glob("*/model"))
+
+
 def test_killed_after_it_was_sent_back_it_does_not_forget(pictures, monkeypatch):
     """Stopped the hard way right after the return: what is on the disk has the rate and the count."""
     monkeypatch.setattr(session, "CHECKPOINT_SECONDS", 0.0)

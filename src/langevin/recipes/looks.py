@@ -20,6 +20,7 @@ from torch import Tensor
 from langevin.diffusion import Denoiser
 from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
+from langevin.errors import DivergedError
 from langevin.evaluation.noise_levels import BATCH, LEVELS, LevelLoss, held_out_loss
 from langevin.evaluation.verdict import Verdict, judge, looks_of
 from langevin.recipes.progress import Curve, draw
@@ -153,6 +154,9 @@ class Looks:
 
         Returns:
             it, and what else a row of metrics.jsonl says.
+
+        Raises:
+            DivergedError: weights that give no finite loss are nothing to keep.
         """
         began, rhythm = time.perf_counter(), self._rhythm(step, share)
         if self._items is None:
@@ -161,6 +165,8 @@ class Looks:
         unseen, seen = self._items
         training = self._loss(seen, denoiser, batch)
         level = self._loss(unseen, denoiser, batch) if len(unseen.x0) else training
+        if not (math.isfinite(level.mean) and math.isfinite(training.mean)):
+            raise DivergedError("the held-out loss is not finite", where=f"step {step}", help="lower optimizer.lr")
         more: dict[str, Any] = {"training": training.mean, "training_levels": training.losses}
         if level is not training:
             gap, error = level.above(training)

@@ -20,8 +20,8 @@ class Curve:
         self._blocks: list[list[float]] = []  # each: steps, sums of step, loss, learning rate
 
     def add(self, step: int, loss: float, lr: float) -> None:
-        """A step more; one whose loss is not finite is left out."""
-        if not math.isfinite(loss):
+        """A step more; one whose loss no logarithmic axis can show is left out."""
+        if not 0 < loss < math.inf:
             return
         if not self._blocks or self._blocks[-1][0] >= self.width:
             if len(self._blocks) >= 2 * POINTS:
@@ -51,7 +51,7 @@ def draw(curve: np.ndarray, looks: Sequence[Mapping[str, Any]], title: str) -> b
     """The picture as a PNG.
 
     Args:
-        curve: (n, 3) step, loss, learning rate; n at least 1.
+        curve: (n, 3) step, loss, learning rate.
         looks: rows of looks, by step; none is fine.
         title: what is said above: the verdict.
     """
@@ -64,7 +64,7 @@ def draw(curve: np.ndarray, looks: Sequence[Mapping[str, Any]], title: str) -> b
     losses, rates = figure.add_axes((0.065, 0.36, 0.53, 0.54)), figure.add_axes((0.065, 0.11, 0.53, 0.17))
     levels = figure.add_axes((0.67, 0.11, 0.315, 0.79))
     figure.text(0.065, 0.945, title, fontsize=11, color=INK)
-    curve = curve[curve[:, 0] >= curve[-1, 0] / 200]
+    curve = curve[curve[:, 0] >= curve[-1:, 0].sum() / 200]
     step, loss, rate = curve.T
     losses.plot(step, loss, color=QUIET, lw=0.6, alpha=0.6)
     losses.plot(step, smooth(loss), color=QUIET, lw=1.8, label="training, batch by batch")
