@@ -107,6 +107,12 @@ def test_with_closed_streams_it_works_and_nothing_is_written_into_its_files(in_t
     assert not [p for p in in_tmp.rglob("*") if p.is_file() and b"fingerprint" in p.read_bytes()]
 
 
+@pytest.mark.parametrize("command", ["ema", "checkpoints", "animate"])
+def test_what_is_no_run_is_said_to_be_none(in_tmp, capsys, command):
+    assert run([command, "nowhere"]) == 2
+    assert "there is no such run   nowhere" in capsys.readouterr().err
+
+
 def test_something_else_in_the_place_of_the_folder_of_runs_is_a_mistake(in_tmp, capsys):
     Path("runs").symlink_to("nowhere")
     assert run(["train", "digits", "--steps", "1"]) == 2

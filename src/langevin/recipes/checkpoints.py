@@ -6,6 +6,8 @@ from pathlib import Path
 
 from langevin import store
 from langevin.errors import RefusedError, UsageError
+from langevin.recipes import folders
+from langevin.recipes.signals import going_on
 from langevin.training import checkpoint
 from langevin.training.checkpoint import Saved
 
@@ -28,11 +30,15 @@ def look(run: "str | Path") -> list[Found]:
     """The checkpoints of a run, newest first, each read and compared with its manifest. Nothing is changed.
 
     Raises:
-        UsageError: there are none.
+        UsageError: no run, or one without any.
     """
-    run = Path(run)
+    run = folders.found(Path(run), "config.yaml", "such run")
     if not (known := checkpoint.saved(run)):
-        raise UsageError("there are no checkpoints", where=str(run), help="give a run's folder, such as runs/photos-1")
+        raise UsageError(
+            "there are no checkpoints",
+            where=str(run),
+            help=f"none was written yet, or all were deleted: {going_on(run)}",
+        )
     return [Found(one, _size(one.path), _wrong(one.path)) for one in known]
 
 

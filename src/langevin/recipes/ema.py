@@ -13,7 +13,7 @@ import torch
 from langevin import store
 from langevin.errors import UsageError
 from langevin.model import Model, load
-from langevin.recipes import averages
+from langevin.recipes import averages, folders
 from langevin.recipes.averages import Average, Measured
 from langevin.recipes.console import Console
 from langevin.recipes.reopen import reopen
@@ -46,7 +46,7 @@ def ema(
         UsageError: nothing to make it from, a width or step that the snapshots do not reach, or a folder that is there
             already. DataError: other data than the run's.
     """
-    run, console = Path(run), console or Console()
+    run, console = folders.found(Path(run), "config.yaml", "such run"), console or Console()
     if sigma_rel is None and step is not None:
         raise UsageError("a step is given and no width", help="add --sigma-rel, such as 0.08")
     if sigma_rel is not None and not 0.001 < sigma_rel < 0.28:
