@@ -1,10 +1,19 @@
 """What many tests need: a small model, one thread, no cache of the user's."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """A process a core, four at most: each has torch in memory."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4)
 
 
 @pytest.fixture(autouse=True)
