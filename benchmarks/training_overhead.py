@@ -1,6 +1,6 @@
 """What a run costs beside its steps: `langevin train` against a bare loop of the same step.
 
-    python benchmarks/training_overhead.py [--steps 100] [--rounds 7] [--threads 2] [--data PATH] [--minutes 10]
+    python benchmarks/training_overhead.py [--steps 100] [--rounds 7] [--threads 2] [--data PATH] [--minutes 10] [--runs FOLDER]
 
 First the loop: `fit` (data order, keyed noise and times, several averages, checks of every number) against the same network,
 loss, clipping, optimizer and one average on tensors that lie there, noise by torch.randn, and nothing else. In turn, round after
@@ -83,7 +83,7 @@ def ours(config: TrainConfig, dataset: Dataset) -> Callable[[int], float]:
     return run
 
 
-def whole(path: str, minutes: float) -> None:
+def whole(path: str, minutes: float, runs: Path) -> None:
     """Of a real run, from its first step to its last: seconds inside steps and outside."""
     from langevin.recipes import session
     from langevin.recipes.console import Console
@@ -106,13 +106,8 @@ def whole(path: str, minutes: float) -> None:
             yield metrics
 
     session.fit = timed  # type: ignore[assignment]
-    with tempfile.TemporaryDirectory() as folder:
-        train(
-            Path(path).absolute() if Path(path).exists() else path,
-            minutes=minutes,
-            runs=folder,
-            console=Console("quiet"),
-        )
+    there = Path(path).absolute() if Path(path).exists() else path
+    train(there, minutes=minutes, runs=runs, console=Console("quiet"))
     share = spent["outside"] / (spent["inside"] + spent["outside"])
     print(
         f"\nA run of {minutes:g} min: {spent['steps']:,.0f} steps, {spent['inside']:.1f} s inside them, "
@@ -127,6 +122,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--runs", type=Path, help="where that run is kept")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     dataset = data.open(given.data)
@@ -145,7 +141,8 @@ def main() -> None:
         middle = statistics.median(times)
         print(f"| {name} | {1e3 * middle:.3f} | {middle / base:.4f} ({ratios[0]:.3f} to {ratios[-1]:.3f}) |")
     if given.minutes:
-        whole(given.data, given.minutes)
+        with tempfile.TemporaryDirectory() as folder:
+            whole(given.data, given.minutes, given.runs or Path(folder))
 
 
 if __name__ == "__main__":
