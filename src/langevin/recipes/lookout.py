@@ -18,7 +18,7 @@ from langevin.training.memory import shrinking
 
 SHEETS = 8
 """So many times a run draws a preview, at most; a short one less often."""
-SHEET_SECONDS, PICTURE_SECONDS = 5.0, 20.0
+SHEET_SECONDS, PICTURE_SECONDS = 5.0, 60.0
 """Between two previews of a run by minutes; between two drawings of progress.png."""
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Lookout:
         is_time = self.by_steps or now - self._sheet_at > SHEET_SECONDS
         if is_time and int(share * SHEETS) > int(before * SHEETS) and share < 1:
             # before the row, which says that all of the look is done
-            sheet, self._sheet_at = preview(model, self.console.say), now
+            sheet, self._sheet_at = preview(model, self.console.say, small=True), now
             if sheet is not None:
                 save_picture(sheet, self.folder / "previews" / f"step-{step:09d}.png")
         level, more = fitting(lambda batch: self.looks.look(step, share, model.denoiser, batch), self.console.say)

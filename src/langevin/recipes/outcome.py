@@ -145,9 +145,9 @@ def save_picture(picture: Image, path: Path) -> None:
     write_file(path, body.getvalue())
 
 
-def preview(model: Model, say: Callable[[str], None]) -> Any:
-    """A sheet of samples: one row a class where there are few, else 8 x 8. None, and a word, where memory has no room."""
-    seeds, labels, columns = sheet_of(model)
+def preview(model: Model, say: Callable[[str], None], *, small: bool = False) -> Any:
+    """The sheet of samples of `sheet_of`. None, and a word, where memory has no room."""
+    seeds, labels, columns = sheet_of(model, small)
     items = shrinking(lambda batch: model.sample(seeds=seeds, label=labels, batch=batch), AT_ONCE, "preview", say)
     return None if items is None else modality_of(model.modality).preview(_with_axis(items, model), columns)
 
@@ -198,11 +198,13 @@ def _tell(
     say(f"next       langevin sample {shlex.quote(str(folder))} -n 64{label} --out samples.png")
 
 
-def sheet_of(model: Model) -> tuple[list[int], "list[str] | None", int]:
-    """(seeds, labels, columns) of the sheet that a run draws: a row a class for up to 12 classes, else 8 x 8."""
+def sheet_of(model: Model, small: bool = False) -> tuple[list[int], "list[str] | None", int]:
+    """(seeds, labels, columns) of the sheet that a run draws: ten of each class for up to 12 classes, else 8 x 8; a small one,
+    as it is drawn on the way, has half as many.
+    """
     if not model.classes or len(model.classes) > 12:
-        return list(range(64)), None, 8
-    columns = 10
+        return list(range(32 if small else 64)), None, 8
+    columns = 5 if small else 10
     return (
         [k for _ in model.classes for k in range(columns)],
         [name for name in model.classes for _ in range(columns)],
