@@ -59,7 +59,7 @@ def go_on(folder: Path, dataset: Dataset, *, accept: bool) -> str:
     Raises:
         DataError: they changed, and that is not accepted or cannot be.
     """
-    if (folder / "data.sha256").read_text("utf-8") == dataset.fingerprint:
+    if (folder / "data.sha256").read_text("utf-8", "replace") == dataset.fingerprint:
         return ""
     known, now, where = _known(folder), facts(dataset), dataset.audit.source
     before = known[-1] if known else {}
@@ -77,7 +77,9 @@ def go_on(folder: Path, dataset: Dataset, *, accept: bool) -> str:
             help=f"put them back, or go on with them as they are: {going_on(folder)} --accept-changed-data",
         )
     note = f"changed data were accepted: {changed}"
-    write_file(folder / "data.txt", f"{(folder / 'data.txt').read_text('utf-8')}\n\n{note}\n{audit.report(dataset)}")
+    write_file(
+        folder / "data.txt", f"{(folder / 'data.txt').read_text('utf-8', 'replace')}\n\n{note}\n{audit.report(dataset)}"
+    )
     write_file(folder / "data.json", json.dumps([*known, now], indent=1))
     write_file(folder / "data.sha256", dataset.fingerprint)
     return note
@@ -91,7 +93,7 @@ def before(folder: Path) -> str:
 def _known(folder: Path) -> list[Facts]:
     """The facts of all data that the run had; [] where a run was begun before they were kept."""
     with suppress(OSError, ValueError):
-        found = json.loads((folder / "data.json").read_text("utf-8"))
+        found = json.loads((folder / "data.json").read_text("utf-8", "replace"))
         if isinstance(found, list):
             return found
     return []

@@ -22,6 +22,6 @@ def reopen(run: Path, heed: Callable[[], None] = lambda: None) -> tuple[TrainCon
     folders.found(run, "config.yaml", "run")
     config = parse(read_yaml(run / "config.yaml"), where=str(run / "config.yaml"))
     dataset = dataset_of(config, lambda done, total: heed())
-    if (run / "data.sha256").read_text() != dataset.fingerprint:
+    if (run / "data.sha256").read_text("utf-8", "replace") != dataset.fingerprint:
         raise DataError("the data are not those of the run", where=config.data.path, help="put them back")
     return config, dataset
