@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,9 +31,11 @@ SLOW_SAVE = """
 import signal, sys, time
 import langevin.recipes.session as session
 from langevin.cli import main
+from langevin.recipes import signals
 from langevin.training import checkpoint
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test may run where it is ignored
+signals.TOGETHER = 0.5
 session.CHECKPOINT_SECONDS, inner, saved = 0.0, checkpoint.restore, []
 write = session.checkpoint.store.write_tensors
 
@@ -71,6 +74,10 @@ def test_the_second_signal_ends_at_once_and_the_last_checkpoint_is_kept(pictures
         if "asked to stop" in line:
             break
     assert process.poll() is None
+    if kind == "SIGTERM":
+        process.send_signal(signal.SIGTERM)  # as of a scheduler and a launcher, is the first again
+        time.sleep(1.0)
+        assert process.poll() is None
     began = time.monotonic()
     process.send_signal(getattr(signal, kind))
     process.communicate(timeout=30)
@@ -78,6 +85,25 @@ def test_the_second_signal_ends_at_once_and_the_last_checkpoint_is_kept(pictures
     assert process.returncode == code
     assert langevin.load("runs/run-1").sample(1, steps=2).shape == (1, 8, 8)
     assert command(["train", "--resume", "runs/run-1", "--steps", "6"]) == 0
+
+
+def test_sigterm_twice_at_once_is_one_and_a_later_one_ends(monkeypatch):
+    got: list[int] = []
+    former = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    now = [100.0]
+    monkeypatch.setattr("langevin.recipes.signals.time", SimpleNamespace(monotonic=lambda: now[0]))
+    try:
+        with stop_requests() as stop:
+            stop.heard(signal.SIGTERM)  # another process of the run was asked first
+            for now[0] in (100.0, 101.0, 104.9):
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.exit_code == 75
+            assert got == []
+            now[0] = 105.1
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert got == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def test_whatever_kind_comes_second_acts_as_it_did_before(monkeypatch):

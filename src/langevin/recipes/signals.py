@@ -2,12 +2,16 @@
 
 Nothing is torn apart by a signal. It sets a flag, and every loop looks at the flag: the step of a training run, the file
 that is read, each evaluation of a network (`at_each_evaluation`). Who finds it set saves what is worth it and leaves.
+
+A scheduler that ends a job sends SIGTERM to all its processes, and a launcher among them hands its own on to those it has
+started: what comes twice so is one request.
 """
 
 import os
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +23,8 @@ from langevin.errors import LangevinError
 if TYPE_CHECKING:
     from torch import nn
 
+TOGETHER = 5.0
+"""For so many seconds after the first SIGTERM another one is the same request."""
 _KINDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 _SAID = b"\nasked to stop: finishing what is under way and saving; asked again, it stops at once\n"
 
@@ -72,7 +78,7 @@ def at_each_evaluation(module: "nn.Module", heed: Callable[[], None]) -> None:
 
 @contextmanager
 def stop_requests(*, outlive_terminal: bool = False) -> Iterator[StopRequest]:
-    """Catch SIGINT, SIGTERM and SIGUSR1 inside the block; after the first all act as they do outside.
+    """Catch SIGINT, SIGTERM and SIGUSR1 inside the block; after the first all act as they do outside, SIGTERM `TOGETHER` later.
 
     A signal that was ignored when the block began stays so: that is how jobs are started in the background.
 
@@ -90,9 +96,19 @@ def stop_requests(*, outlive_terminal: bool = False) -> Iterator[StopRequest]:
         for kind, handler in former.items():
             signal.signal(kind, handler)
 
+    first: float | None = None
+
     def ask(number: int, frame: FrameType | None) -> None:
-        request.signal = number
+        nonlocal first
+        if first is not None:
+            if time.monotonic() - first > TOGETHER:
+                restore()
+                signal.raise_signal(number)
+            return
+        request.signal, first = number, time.monotonic()
         restore()
+        if number == signal.SIGTERM:
+            signal.signal(number, ask)
         with suppress(OSError):  # not `print`: it may be what was interrupted
             os.write(2, _SAID)
 
