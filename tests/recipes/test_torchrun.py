@@ -147,6 +147,38 @@ def test_an_error_of_one_rank_ends_all_with_its_words(pictures, in_tmp):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("step", "parallel"), [(0, "ddp"), (7, "ddp"), (7, "fsdp")])
+def test_memory_that_one_rank_has_not_ends_all_with_what_to_do(pictures, in_tmp, step, parallel):
+    """From the first step all halve together, and save; later the others would wait for it, and it says what to change."""
+    Path("failing.py").write_text(
+        "import os, sys\n"
+        "import langevin.training.loop as loop\n"
+        "from langevin.cli import main\n"
+        "find = loop.gradient\n"
+        "def failing(denoiser, batch, config, state, *more, **rest):\n"
+        f"    if os.environ['RANK'] == '1' and state.step >= {step}:\n"
+        "        raise MemoryError\n"
+        "    return find(denoiser, batch, config, state, *more, **rest)\n"
+        "loop.gradient = failing\n"
+        "main(sys.argv[1:])\n"
+    )
+    env = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "src"), str(Path.cwd())])}
+    more = _quick("--parallel", parallel, "--set", "checkpoints.every_steps=5")
+    process = many.start(2, "train", str(pictures), "--steps", "50", "--out", "r", *more, module="failing", env=env)
+    said = many.finish(process, 90)
+    assert process.returncode != 0
+    assert "exitcode  : 5" in said, said
+    if step:
+        assert f"rank 1 on {os.uname().nodename}" in said
+        assert "not enough memory for 5 samples at once   step 8   help: --set micro_batch=2" in said
+        assert _step(Path("runs/r-1")) == 5
+    else:
+        assert "memory of a step, at least:" in said
+        assert "error: not enough memory for 1 samples at once" in said
+        assert Path("runs/r-1/checkpoints/step-000000000").exists()
+
+
+@pytest.mark.slow
 def test_mistakes_are_told_once(pictures, in_tmp):
     process = many.start(3, "train", str(pictures), "--steps", "5", *_quick("--set", "batch=2"))
     said = many.finish(process)

@@ -9,10 +9,12 @@ import torch
 
 from langevin import data
 from langevin.config import parse
+from langevin.diffusion.loss import denoising_loss
 from langevin.recipes import crew, plan
 from langevin.training import TrainState, checkpoint, fit
 from langevin.training.distributed import ALONE, World, full, join
 from langevin.training.feed import Feed
+from langevin.training.memory import ShortEverywhereError
 
 TINY = {"name": "unet", "channels": 1, "dims": 2, "patch": 1, "widths": [8, 8], "attention": [1]}
 
@@ -29,7 +31,12 @@ class Run:
         self.state = TrainState.start(self.model.denoiser.network, config, world)
         part = {"rank": world.rank, "world": world.size}
         self.feed = Feed(dataset, self.model.codec, dataset.train_indices, 0, config.batch, drop=0.1, **part)
-        self.steps = fit(self.trained, self.feed, config, self.state, world=world)
+        self.troubles: list[tuple[int, str, dict]] = []
+        self.learn()
+
+    def learn(self, compute=None) -> None:
+        """From here on by that loss."""
+        self.steps = fit(self.trained, self.feed, self.config, self.state, compute=compute, world=self.world)
 
     def go(self, count: int) -> list[list[float]]:
         """Loss and gradient norm of so many steps."""
@@ -40,6 +47,7 @@ class Run:
                 assert what == "step"
             metrics = next(self.steps)
             rows.append([metrics.loss, metrics.grad_norm])
+            self.troubles += [(metrics.step, trouble.what, trouble.facts) for trouble in metrics.troubles]
         return rows
 
     def bits(self) -> dict[str, torch.Tensor]:
@@ -92,6 +100,60 @@ def evaluation(world: World, path: Path) -> dict:
     return {"apart": apart}
 
 
+SPOILT = 7
+"""Place in the batch of 10; of two processes it is the second's."""
+
+
+def spoilt(world: World, path: Path) -> dict:
+    """Six steps: the loss of one sample is nan in the second, its gradient in the third, what a layer gives of it in the fourth."""
+    now: list[np.ndarray] = []  # places of the samples that are computed, in the stream of all
+
+    def compute(denoiser, x0, t, noise, weight, *, cond=None):
+        now[:] = [np.array([key[1] for key in noise.keys])]
+        loss = denoising_loss(denoiser, x0, t, noise, weight, cond=cond)
+        first, second = (torch.from_numpy(now[0] == 10 * step + SPOILT) for step in (1, 2))
+        root = torch.where(second, 0 * loss, 1.0).sqrt() * second  # whose slope at 0 is infinite
+        return loss * torch.where(first, np.nan, 1.0) + root
+
+    def poison(module, given, out):
+        return torch.where(torch.from_numpy(now[0] == 30 + SPOILT).view(-1, 1, 1, 1), np.nan, out)
+
+    found = {}
+    for name, of in (("alone", ALONE), ("ddp", world.under("ddp")), ("fsdp", world.under("fsdp"))):
+        if of.size == 1 and not world.is_main:
+            continue
+        run = Run(of, path)
+        run.learn(compute)
+        dict(run.state.network.named_modules())["bottom.0"].register_forward_hook(poison)
+        rows = run.go(6)
+        found[name] = {"rows": [row for row in rows if np.isfinite(row).all()], "troubles": run.troubles}
+    return found
+
+
+def short(world: World, path: Path) -> dict:
+    """Four steps where one process has room for three samples at once, or for none; and where three are asked for."""
+
+    def no_more_than(count: int):
+        def compute(denoiser, x0, t, noise, weight, *, cond=None):
+            if world.rank == 1 and len(x0) > count:
+                raise MemoryError
+            return denoising_loss(denoiser, x0, t, noise, weight, cond=cond)
+
+        return compute
+
+    found = {}
+    every = {"times": {"name": "loss_aware", "bins": 4, "warm": 2}, "uncertainty": True}
+    for name, most, more in (("found", 3, {}), ("asked", 10, {"micro_batch": 3}), ("none", 0, {})):
+        run = Run(world.under("ddp"), path, **every, **more)
+        run.learn(no_more_than(most))
+        try:
+            rows = run.go(4)
+        except ShortEverywhereError as error:
+            rows = [str(error)]
+        found[name] = {"rows": rows, "troubles": run.troubles, "step": run.state.step}
+    return found
+
+
 def stored(world: World, path: Path, folder: Path, action: str, parallel: str) -> dict:
     """Save after 6 steps, or load and go on; gives the next losses and a fingerprint of all tensors."""
     of = world.under(parallel) if world.size > 1 else ALONE
@@ -131,6 +193,10 @@ def main() -> None:
         found = {}
         if what == "curves":
             found = curves(world, Path(path), int(more[0])) | evaluation(world, Path(path))
+        elif what == "spoilt":
+            found = spoilt(world, Path(path))
+        elif what == "short":
+            found = short(world, Path(path))
         elif what == "stored":
             found = stored(world, Path(path), Path(more[0]), more[1], more[2])
         if world.is_main:

@@ -80,6 +80,38 @@ def test_a_checkpoint_loads_on_any_number_of_processes(pictures, tmp_path, saved
     np.testing.assert_allclose(after["rows"], before["rows"], rtol=1e-4)
 
 
+def test_the_process_in_which_numbers_went_wrong_is_named_with_item_level_and_layer(pictures, tmp_path):
+    """A sample that only the second of two processes has; what is found is what one process finds."""
+    found = _ranks(2, tmp_path, "spoilt", pictures)
+    alone = found["alone"]["troubles"]
+    assert [step for step, _, _ in alone] == [2, 3, 4]
+    assert [facts["layer"] for _, _, facts in alone] == [None, None, "bottom.0"]
+    assert all(len(facts["items"]) == len(facts["sigma"]) == 1 for _, _, facts in alone)
+    for name in ("ddp", "fsdp"):
+        np.testing.assert_allclose(found[name]["rows"], found["alone"]["rows"], rtol=1e-3)
+        assert len(found[name]["rows"]) == 3
+        for (step, what, facts), (_, words, expected) in zip(found[name]["troubles"], alone, strict=True):
+            if name == "fsdp" and step == 3:  # whose shards know nothing of single samples
+                assert facts["parameter"] and f"gradient of `{facts['parameter']}` not finite" in what
+                continue
+            assert facts.pop("ranks") == [1]
+            assert facts == expected
+            assert what == words.replace("skipped: ", f"skipped: rank 1 on {os.uname().nodename}: ")
+            assert f"items {facts['items'][0]}" in what and f"{facts['sigma'][0]:g}" in what
+
+
+def test_where_one_process_has_no_room_all_take_smaller_parts_and_the_same_steps(pictures, tmp_path):
+    """Bit for bit those of a run that was asked for parts of that size."""
+    found = _ranks(2, tmp_path, "short", pictures)
+    assert found["found"]["rows"] == found["asked"]["rows"]
+    ((step, what, facts),) = found["found"]["troubles"]
+    assert (step, facts) == (1, {"micro_batch": 3})
+    assert what.startswith("5 samples at once do not fit into memory: 3 at a time")
+    assert found["asked"]["troubles"] == []
+    assert found["none"]["step"] == 0
+    assert "not enough memory for 1 samples at once" in found["none"]["rows"][0]
+
+
 def test_every_thing_is_somebodys_part():
     for size in range(1, 7):
         for count in range(20):

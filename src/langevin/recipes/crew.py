@@ -20,6 +20,7 @@ from langevin.errors import DivergedError, UsageError
 from langevin.recipes.signals import StoppedError
 from langevin.training.distributed import DTYPES, World
 from langevin.training.economy import economise
+from langevin.training.memory import ShortEverywhereError
 from langevin.training.parameters import freeze
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def follow(session: "Session") -> int:
             steps = steps or session.steps()
             try:
                 next(steps)
-            except DivergedError:  # rank 0 has it too, and decides
+            except (DivergedError, ShortEverywhereError):  # rank 0 has it too, and decides
                 steps = None
         elif what == "evaluate":
             session.crew.take_part(int(first))

@@ -1,4 +1,7 @@
-"""Where numbers stopped being finite: which samples, at which noise levels, in which layer. Asked only when it happened."""
+"""Where numbers stopped being finite: which samples, at which noise levels, in which layer, on which of many processes.
+
+Asked only when it happened, by all processes; each looks at its own part of the batch.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from langevin.config import TrainConfig
 from langevin.diffusion.weights import Weight
 from langevin.rng import SampleNoise
+from langevin.training.distributed import ALONE, World, here, host
 from langevin.training.feed import Batch
 from langevin.training.gradient import HALVES, Loss, gradient
 from langevin.training.guard import names
@@ -25,15 +29,48 @@ def diagnose(
     weight: Weight,
     compute: Loss,
     items: Sequence[str],
+    world: World = ALONE,
 ) -> tuple[str, dict[str, Any]]:
     """Run a batch again that was not finite: (what was found in words, {"sigma", "layer", "parameter", "items"}).
 
     Expects the gradients as they were found, and leaves none. `sigma` is sigma / alpha of each sample that went wrong, `layer`
-    the first whose output is not finite, `parameter` the first that is not finite itself, or else whose gradient is not.
+    the first whose output is not finite, `parameter` the first that is not finite itself, or else whose gradient is not. Of
+    many processes `ranks` are those in whose samples or layers it was found. Shards (fsdp) are found out about by all
+    together, and samples whose gradient alone is not finite are then not looked for.
 
     Args:
+        batch: this process's part.
         items: names of the data's items.
+        world: all processes, which come to the same answer.
     """
+    every = world.each(_found(denoiser, batch, config, state, weight, compute, items, world))
+    ranks = [rank for rank, one in enumerate(every) if one["items"] or one["layer"] or one["unsound"]]
+    blamed = [every[rank] for rank in ranks] or every
+    facts: dict[str, Any] = {
+        "sigma": [sigma for one in blamed for sigma in one["sigma"]],
+        "layer": next((one["layer"] for one in blamed if one["layer"]), None),
+        "parameter": next((one["parameter"] for one in blamed if one["parameter"]), None),
+        "items": [item for one in blamed for item in one["items"]],
+    }
+    unsound, broken = (any(one[k] for one in blamed) for k in ("unsound", "broken"))
+    words = _words(facts, sum(one["count"] for one in every), unsound, broken)
+    if world.size == 1:
+        return words, facts
+    where = names([f"rank {rank} on {every[rank]['host']}" for rank in ranks])
+    return f"{where}: {words}" if ranks else words, facts | {"ranks": ranks}
+
+
+def _found(
+    denoiser: Any,
+    batch: Batch,
+    config: TrainConfig,
+    state: TrainState,
+    weight: Weight,
+    compute: Loss,
+    items: Sequence[str],
+    world: World,
+) -> dict[str, Any]:
+    """What there is to see in this process's part, for JSON."""
     network = state.network
     broken = _first_broken(dict(network.named_parameters()))
     no_slope = _first_broken({k: p.grad for k, p in network.named_parameters() if p.grad is not None})
@@ -49,19 +86,23 @@ def diagnose(
                 each.append(compute(denoiser, some.x0, at, SampleNoise(some.keys), weight, cond=some.cond))
     found = torch.cat(each).cpu() if each else torch.zeros(0)
     bad = (~(found * importance.cpu().to(found)).isfinite()).nonzero().flatten().tolist()
-    if not bad and not config.private:
-        bad = list(_without_slope(denoiser, batch, config, state, weight, compute))
+    if not bad and not config.private and world.parallel != "fsdp":
+        with world.travelling(denoiser, last=False):
+            bad = list(_without_slope(denoiser, batch, config, state, weight, compute))
     state.optimizer.zero_grad(set_to_none=True)
     own = (~batch.x0.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
     schedule = denoiser.process.schedule
     ratio = (schedule.sigma(t) / schedule.alpha(t)).tolist()
-    facts = {
+    return {
         "sigma": [float(f"{ratio[i]:.4g}") for i in bad],
         "layer": layers[0] if layers else None,
         "parameter": broken or (None if layers else no_slope),
         "items": [str(items[int(batch.rows[i])]) for i in bad],
+        "count": len(batch),
+        "unsound": bool(own),
+        "broken": broken is not None,
+        "host": host(),
     }
-    return _words(facts, len(batch), bool(own), broken is not None), facts
 
 
 def _words(facts: dict[str, Any], count: int, unsound: bool, broken: bool) -> str:
@@ -103,7 +144,7 @@ def _without_slope(
 
 
 def _first_broken(tensors: dict[str, Tensor]) -> str | None:
-    return next((name for name, value in tensors.items() if not bool(value.isfinite().all())), None)
+    return next((name for name, value in tensors.items() if not bool(here(value).isfinite().all())), None)
 
 
 @contextmanager

@@ -175,6 +175,17 @@ class World:
         self._wait(key)
         return json.loads(self._store.get(key))  # type: ignore[no-any-return]
 
+    def each(self, own: T) -> list[T]:
+        """What every rank has to say, JSON values in the order of ranks, on all of them."""
+        if self.size == 1:
+            return [own]
+        count = next(self._count)
+        keys = [f"said/{count}/{rank}" for rank in range(self.size)]
+        self._store.set(keys[self.rank], json.dumps(own))
+        for key in keys:
+            self._wait(key)
+        return [json.loads(self._store.get(key)) for key in keys]
+
     def share_tensors(self, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors by name that rank 0 has, on the CPU of all ranks."""
         if self.size == 1:
@@ -191,7 +202,7 @@ class World:
         """What `make` gives, on every rank; the first rank of each host goes first, the others find what it left."""
         if self.size == 1:
             return make()
-        key = f"first/{next(self._count)}/{os.environ.get('GROUP_RANK', '')}/{_host()}"
+        key = f"first/{next(self._count)}/{os.environ.get('GROUP_RANK', '')}/{host()}"
         is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
         if not is_first:
             self._wait(key)
@@ -247,10 +258,14 @@ def like(own: Tensor, whole: Tensor) -> Tensor:
     return torch.empty_like(own, requires_grad=False).copy_(whole) if own.shape == whole.shape else whole.to(own.device)
 
 
+def here(tensor: Tensor) -> Tensor:
+    """What this rank has of a tensor; changed in place, it is changed."""
+    return tensor.to_local() if is_shard(tensor) else tensor  # type: ignore[attr-defined,no-any-return]
+
+
 def gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     """What this rank has of the gradients; changed in place, they are changed."""
-    found: list[Any] = [p.grad for p in parameters if p.grad is not None]
-    return [g.to_local() if is_shard(g) else g for g in found]
+    return [here(p.grad) for p in parameters if p.grad is not None]
 
 
 def total_norm(parameters: Iterable[Tensor]) -> Tensor:
@@ -330,7 +345,8 @@ def _client(keeps: bool) -> Any:
     return dist.PrefixStore(f"langevin/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
-def _host() -> str:
+def host() -> str:
+    """What this machine is called."""
     import platform
 
     return platform.node()

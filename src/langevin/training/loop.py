@@ -15,10 +15,10 @@ from langevin.diffusion.weights import Weight
 from langevin.registry import build
 from langevin.training.diagnosis import diagnose
 from langevin.training.distributed import ALONE, World, gradients, total_norm
-from langevin.training.feed import Feed
+from langevin.training.feed import Batch, Feed
 from langevin.training.gradient import Loss, gradient
 from langevin.training.guard import Trouble, finite, mean_silence, silence
-from langevin.training.memory import FIRST_STEPS, in_parts
+from langevin.training.memory import FIRST_STEPS, REHEARSED, fits_everywhere, in_parts
 from langevin.training.optimizer import learning_rate, parameters, set_rate
 from langevin.training.private import AT_ONCE, private_gradient
 from langevin.training.state import TrainState
@@ -91,7 +91,7 @@ def fit(
     before, start = state.elapsed, time.perf_counter() if started is None else started
     find = private_gradient if config.private else partial(gradient, world=world, total=feed.batch)
     terms = state.terms or Terms(feed.batch, config.steps, config.minutes)
-    sitting, usual = state.step, AT_ONCE if config.private else feed.batch
+    sitting, usual = state.step, AT_ONCE if config.private else -(-feed.batch // world.size)
 
     def clock() -> float:
         return before + time.perf_counter() - start
@@ -99,6 +99,7 @@ def fit(
     if state.step == 0 and world.is_main:
         state.began = clock()
     denoiser.train()
+    state.optimizer.zero_grad(set_to_none=True)  # those of a step that sent the run back are no part of the next
     while True:
         if world.is_main:  # whose clock it is; the others have it from the call to the step
             state.elapsed = clock()
@@ -114,12 +115,18 @@ def fit(
         lr = state.rate * max(warmth * learning_rate(at, config.optimizer), 1e-6 * config.optimizer.lr)
         world.call("step", state.elapsed, state.began)
         batch = feed.at(state.draw)
+
+        def rehearse(now: TrainConfig, batch: Batch = batch) -> bool:
+            alone = partial(gradient, denoiser, batch, now, state, weight, compute)
+            return fits_everywhere(alone, world, denoiser, state.uncertainty)
+
         losses, troubles = in_parts(
             lambda now, batch=batch: find(denoiser, batch, now, state, weight, compute),  # type: ignore[misc]
             config,
             state,
             usual,
-            early=world.size == 1 and state.step < sitting + FIRST_STEPS,  # others would wait for the part that failed
+            early=world.size == 1 and state.step < sitting + FIRST_STEPS,
+            rehearse=rehearse if world.parallel == "ddp" and state.step < sitting + REHEARSED else None,
         )
         silent = None if config.private else silence(denoiser, batch.x0, losses.t, weight)
         losses, said = replace(losses, silent=silent).pooled(world, feed.batch, [0 if stop is None else stop.asked])
@@ -132,9 +139,7 @@ def fit(
         if state.scale.heed(is_sound, config.precision):
             pass  # the scale was too large, and the run is as sound as it was
         elif not is_sound:
-            what, facts = "in some process", dict[str, Any]()
-            if world.size == 1:
-                what, facts = diagnose(denoiser, batch, config, state, weight, compute, feed.dataset.names)
+            what, facts = diagnose(denoiser, batch, config, state, weight, compute, feed.dataset.names, world)
             troubles.append(Trouble("skipped", f"not finite, skipped: {what}", facts))
             state.skipped += 1
             state.guard.skip(state.step, what, lr)
