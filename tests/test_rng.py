@@ -27,6 +27,14 @@ def test_draws_follow_one_another_and_start_over() -> None:
     assert torch.equal(keyed([3, 4])(1)(like), first)
 
 
+def test_each_row_goes_on_where_its_own_generator_stands() -> None:
+    keys = [(7, 1, 2, 3), (2**64 - 1, 2**63, 0, 5), (0,), (-1, 4)]
+    noise, rngs = SampleNoise(keys), [generator(*key) for key in keys]
+    for width, kind in ((5, np.float32), (7, np.float64), (0, np.float64), (3, np.float32)):
+        drawn = noise(torch.empty(4, width, dtype=torch.from_numpy(np.empty(0, kind)).dtype)).numpy()
+        assert np.array_equal(drawn, [rng.standard_normal(width, dtype=kind) for rng in rngs])
+
+
 def test_every_part_of_the_key_counts() -> None:
     keys = [(1,), (2,), (1, 1), (1, 2), (2, 1), (1, 0, 1), (1, 1, 1), (1, 0, 0, 1), (1, 0, 1, 1)]
     draws = np.stack([generator(*key).standard_normal(4000) for key in keys])

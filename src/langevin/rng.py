@@ -15,7 +15,7 @@ values known:  U(m) = (sinh(b - m) U(a) + sinh(m - a) U(b)) / sinh(b - a) + sqrt
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,9 +37,14 @@ def generator(seed: int, *key: int) -> np.random.Generator:
 
     Streams with different keys are independent; seed and first key fill Philox's key, the others its counter.
     """
-    first, second, third = (*key, 0, 0, 0)[:3]
-    words = [int(k) & _MASK for k in (seed, first, second, third)]
-    return np.random.Generator(np.random.Philox(counter=[0, 0, words[3], words[2]], key=[words[0], words[1]]))
+    first, second, third, fourth = _words(seed, *key)
+    # as arrays: NumPy takes a list with a word above 2^63 through float64, and neighbours become one
+    counter, own = np.array([0, 0, fourth, third], np.uint64), np.array([first, second], np.uint64)
+    return np.random.Generator(np.random.Philox(counter=counter, key=own))
+
+
+def _words(*key: int) -> list[int]:
+    return [int(k) & _MASK for k in (*key, 0, 0, 0)[:4]]
 
 
 @dataclass
@@ -51,17 +56,40 @@ class SampleNoise:
 
     keys: Sequence[tuple[int, ...]]
     _generators: list[np.random.Generator] = field(init=False, repr=False, default_factory=list)
+    _first: tuple[int, type] | None = field(init=False, repr=False, default=None)
 
     def __call__(self, like: Tensor) -> Tensor:
         """Standard normal numbers shaped, typed and placed like `like` (B, ...), B = number of keys."""
         if len(like) != len(self.keys):
             raise ValueError(f"{len(self.keys)} seeds for a batch of {len(like)}")
-        if not self._generators:
-            self._generators = [generator(*key) for key in self.keys]
         out = np.empty(tuple(like.shape), np.float64 if like.dtype == torch.float64 else np.float32)
-        for row, rng in zip(out.reshape(len(out), -1), self._generators, strict=True):
+        rows = out.reshape(len(out), -1)
+        for row, rng in zip(rows, self._each(rows), strict=True):
             rng.standard_normal(dtype=row.dtype.type, out=row)
         return torch.from_numpy(out).to(like.device, like.dtype)
+
+    def _each(self, rows: np.ndarray) -> Iterable[np.random.Generator]:
+        """The generators of the rows, each where it stands: most draw once, and one generator serves all of them."""
+        if self._first is None:
+            self._first = rows.shape[1], rows.dtype.type
+            return _one_after_another(self.keys)
+        if not self._generators:
+            size, kind = self._first
+            self._generators = [generator(*key) for key in self.keys]
+            for rng in self._generators:
+                rng.standard_normal(size, dtype=kind)
+        return self._generators
+
+
+def _one_after_another(keys: Sequence[tuple[int, ...]]) -> Iterator[np.random.Generator]:
+    """`generator(*key)` of each key, used up before the next: to move one costs a tenth of making one."""
+    one = generator(0)
+    state = one.bit_generator.state
+    counter, own = state["state"]["counter"], state["state"]["key"]
+    for key in keys:
+        own[0], own[1], counter[3], counter[2] = _words(*key)
+        one.bit_generator.state = state
+        yield one
 
 
 def uniform_like(noise: Noise, like: Tensor) -> Tensor:
