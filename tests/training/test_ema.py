@@ -23,15 +23,19 @@ def test_the_width_is_the_standard_deviation_of_the_profile(sigma_rel):
     assert np.sqrt(square - mean**2) == pytest.approx(sigma_rel, rel=1e-6)
 
 
-def test_the_average_is_the_power_function_of_time():
-    """average_T = sum of w_t ((t/T)^(g+1) - ((t-1)/T)^(g+1)), the telescoped form of the recursion."""
-    rng, sigma_rel, T = np.random.default_rng(0), 0.1, 60
+@pytest.mark.parametrize("T", [60, 1000, 5001])
+def test_the_average_is_the_power_function_of_time(T):
+    """average_T = sum over edges t after s of w_t ((t/T)^(g+1) - (s/T)^(g+1)), the telescoped form of the recursion."""
+    rng, sigma_rel = np.random.default_rng(0), 0.1
     weights = torch.from_numpy(rng.standard_normal((T, 5)))
     average = [torch.full((5,), 7.0, dtype=torch.float64)]
     for t in range(1, T + 1):
         ema.update(average, [weights[t - 1]], t, sigma_rel)
-    share = (np.arange(T + 1) / T) ** (ema.gamma_of(sigma_rel) + 1)
-    want = (weights * torch.from_numpy(np.diff(share))[:, None]).sum(0)
+    edges = np.array([0, *range(1, 1000), *range(1000, 2000, 2), *range(2000, 4000, 4), *range(4000, 9000, 8)])
+    edges = edges[edges <= T]
+    assert ema.edge(T) == edges[-1]
+    share = (edges / edges[-1]) ** (ema.gamma_of(sigma_rel) + 1)
+    want = (weights[edges[1:] - 1] * torch.from_numpy(np.diff(share))[:, None]).sum(0)
     torch.testing.assert_close(average[0], want, rtol=1e-10, atol=1e-12)
 
 

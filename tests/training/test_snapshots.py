@@ -83,11 +83,12 @@ def test_an_earlier_step_is_given_too(tmp_path):
     assert after.error > between.error > 0.1 > one.error
 
 
-def test_a_run_that_ends_early_has_a_snapshot_of_its_last_step(tmp_path):
-    walk, snapshots = Walk(widths=(*STORED, 0.15)), Snapshots(tmp_path, 0, 0.0, print)
-    walk.go(301, snapshots)
-    snapshots.finish(301, walk.stored())
-    assert max(folders(tmp_path)) == 301
+@pytest.mark.parametrize(("planned", "last"), [(512, 301), (8000, 4803)])
+def test_a_run_that_ends_early_has_a_snapshot_of_its_last_step(tmp_path, planned, last):
+    walk, snapshots = Walk(planned, widths=(*STORED, 0.15)), Snapshots(tmp_path, 0, 0.0, print)
+    walk.go(last, snapshots)
+    snapshots.finish(last, walk.stored())
+    assert max(folders(tmp_path)) == last
     (one,) = rebuild(sound(tmp_path, walk.like, print), [0.15], walk.like)
     assert _miss(one.tensors, walk.averages[0.15]) < 5e-3
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from langevin import store
 from langevin.errors import DiskError, RefusedError, UsageError
-from langevin.training.ema import Profile, mixture
+from langevin.training.ema import Profile, edge, mixture
 
 KEEP, FINEST = 12, 4
 FORMAT = 1
@@ -111,7 +111,15 @@ class Snapshots:
         if not all(torch.isfinite(v).all() for v in tensors.values()):
             self.say(f"step {step:,}: no snapshot is taken of averages that are not finite")
             return
-        facts = {"format": FORMAT, "step": step, "mark": mark, "budget": self.budget, "widths": list(averages)}
+        widths = list(averages)
+        facts = {
+            "format": FORMAT,
+            "step": step,
+            "at": edge(step),
+            "mark": mark,
+            "budget": self.budget,
+            "widths": widths,
+        }
 
         def write(folder: Path) -> None:
             store.write_tensors(folder / "averages.safetensors", tensors)
@@ -130,11 +138,13 @@ class Snapshot:
     Attributes:
         path: its folder.
         step, mark, budget: when it was taken.
+        at: the step at which its averages were moved last.
         widths: of its averages.
     """
 
     path: Path
     step: int
+    at: int
     mark: int
     budget: str
     widths: tuple[float, ...]
@@ -152,7 +162,8 @@ def _read(folder: Path) -> Snapshot | None:
         if facts["format"] > FORMAT:
             return None
         widths = tuple(float(s) for s in facts["widths"])
-        return Snapshot(folder, int(facts["step"]), int(facts["mark"]), str(facts["budget"]), widths)
+        step = int(facts["step"])
+        return Snapshot(folder, step, int(facts.get("at", step)), int(facts["mark"]), str(facts["budget"]), widths)
     except (RefusedError, OSError, KeyError, TypeError, ValueError):
         return None
 
@@ -215,11 +226,12 @@ def rebuild(
     snapshots = list(snapshots)
     if not snapshots:
         raise UsageError("there are no snapshots of the averages", help="a run leaves them in its folder `ema`")
-    last = snapshots[-1].step
-    stored = [Profile(one.step, s) for one in snapshots for s in one.widths]
+    last = snapshots[-1]
+    at = last.at if step in (None, last.step) else edge(step)
+    stored = [Profile(one.at, s) for one in snapshots for s in one.widths]
     out, parts = [], []
     for sigma_rel in widths:
-        wanted = Profile(last if step is None else step, sigma_rel)
+        wanted = Profile(at, sigma_rel)
         x, error = mixture(wanted, stored)
         out.append(Rebuilt(wanted, error, {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in like.items()}))
         parts.append(dict(zip(stored, x.tolist(), strict=True)))
@@ -233,4 +245,4 @@ def _add(one: Snapshot, like: Mapping[str, Tensor], out: list[Rebuilt], parts: l
     for sigma_rel, average in one.tensors(like).items():
         for rebuilt, part in zip(out, parts, strict=True):
             for k, v in average.items():
-                rebuilt.tensors[k].add_(v, alpha=part[Profile(one.step, sigma_rel)])
+                rebuilt.tensors[k].add_(v, alpha=part[Profile(one.at, sigma_rel)])
