@@ -1,6 +1,5 @@
 """What a network draws by itself: the same at the same step, other numbers at another, and nothing is left behind."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,21 +10,11 @@ from langevin.errors import UsageError
 from langevin.networks import MLP, UNet
 from langevin.networks.layers import Residual
 from langevin.registry import build
-from langevin.training import checkpoint
 from langevin.training.chance import chance
 from langevin.training.private import private_gradient
-from tests.models import digits_like
-from tests.training.test_fit import TINY, Run, _same
+from tests.training.runs import TINY, Run, in_sittings, same
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    path = tmp_path_factory.mktemp("set") / "set.npz"
-    images, labels = digits_like(130)
-    np.savez(path, images=images, labels=labels)
-    return path
 
 
 def _draw(*key: int) -> torch.Tensor:
@@ -48,17 +37,8 @@ def test_draws_are_a_function_of_the_first_samples_key_and_disturb_nobody():
 def test_with_dropout_a_resumed_run_has_the_same_bits(pictures, tmp_path):
     changes = {"steps": 14, "network": {**TINY, "dropout": 0.3}, "micro_batch": 5}
     whole = Run(pictures, tmp_path / "whole", **changes).go(14)
-    rows = []
-    for until in (6, 14):
-        torch.manual_seed(until)  # whatever the process drew before
-        part = Run(pictures, tmp_path / "parts", **changes)
-        if newest := checkpoint.newest(part.folder, print):
-            checkpoint.restore(newest, part.model, part.state)
-        part.go(until)
-        part.save()
-        rows += part.rows
-    part.rows = rows
-    _same(whole, part)
+    torch.manual_seed(6)  # whatever the process drew before
+    same(whole, in_sittings((6, 14), pictures, tmp_path / "parts", **changes))
     without = Run(pictures, tmp_path / "without", **{**changes, "network": TINY}).go(14)
     assert without.rows[-1].loss != whole.rows[-1].loss
 

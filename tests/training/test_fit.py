@@ -7,69 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from langevin import data
-from langevin.config import parse
+from langevin.config import OptimizerConfig
 from langevin.diffusion.loss import denoising_loss
 from langevin.diffusion.weights import Weight
 from langevin.errors import DivergedError, RefusedError
 from langevin.evaluation.noise_levels import held_out_loss
-from langevin.recipes import plan
 from langevin.registry import build
 from langevin.rng import SampleNoise
-from langevin.training import TrainState, checkpoint, fit
-from langevin.training.feed import Feed
+from langevin.training import checkpoint
 from langevin.training.gradient import gradient
 from langevin.training.optimizer import learning_rate
-from tests.models import digits_like
-
-TINY = {"name": "unet", "channels": 1, "dims": 2, "patch": 1, "widths": [8, 8], "attention": []}
-
-
-def _config(path, **changes):
-    base = {"data": {"path": str(path)}, "steps": 40, "batch": 12, "network": TINY, "ema": [0.05, 0.1]}
-    return parse({**base, **changes})
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    path = tmp_path_factory.mktemp("set") / "set.npz"
-    images, labels = digits_like(130)
-    np.savez(path, images=images, labels=labels)
-    return path
-
-
-class Run:
-    """A run in memory, as a recipe makes it."""
-
-    def __init__(self, path, folder, **changes) -> None:
-        self.folder = folder
-        self.dataset = data.open(path)
-        self.config = plan.resolve(_config(path, **changes), self.dataset)
-        self.model = plan.make(self.config, self.dataset)
-        self.state = TrainState.start(self.model.denoiser.network, self.config)
-        d, c = self.dataset, self.config
-        self.feed = Feed(d, self.model.codec, d.train_indices, c.seed, c.batch, drop=c.dropout)
-        self.rows = []
-
-    def go(self, until: int) -> "Run":
-        for metrics in fit(self.model.denoiser, self.feed, self.config, self.state):
-            self.rows.append(dataclasses.replace(metrics, elapsed=0.0))
-            if metrics.step >= until:
-                break
-        return self
-
-    def bits(self) -> dict[str, torch.Tensor]:
-        return {**self.state.tensors(), **{f"raw.{k}": v for k, v in self.state.network.state_dict().items()}}
-
-    def save(self):
-        return checkpoint.save(self.folder, self.model, self.state)
-
-
-def _same(a: Run, b: Run) -> None:
-    left, right = a.bits(), b.bits()
-    assert left.keys() == right.keys()
-    assert [k for k in left if not torch.equal(left[k], right[k])] == []
-    assert a.rows == b.rows
+from tests.training.runs import TINY, Run, in_sittings, same
 
 
 @pytest.mark.parametrize(
@@ -77,17 +25,9 @@ def _same(a: Run, b: Run) -> None:
 )
 def test_stopped_anywhere_and_resumed_gives_the_same_bits(pictures, tmp_path, changes):
     whole = Run(pictures, tmp_path / "whole", **changes).go(40)
-    _same(whole, Run(pictures, tmp_path / "again", **changes).go(40))
-    rows, folder = [], tmp_path / "parts"
-    for until in (7, 23, 40):  # mid-epoch: an epoch is about ten steps
-        part = Run(pictures, folder, **changes)
-        if newest := checkpoint.newest(folder, print):
-            checkpoint.restore(newest, part.model, part.state)
-        part.go(until)
-        part.save()
-        rows += part.rows
-    part.rows = rows
-    _same(whole, part)
+    same(whole, Run(pictures, tmp_path / "again", **changes).go(40))
+    stops = (7, 23, 40)  # mid-epoch: an epoch is about ten steps
+    same(whole, in_sittings(stops, pictures, tmp_path / "parts", **changes))
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(pictures, tmp_path):
@@ -131,7 +71,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(pictures, tmp_path):
 
 
 def test_the_learning_rate_warms_up_and_reaches_zero():
-    settings = _config("x").optimizer
+    settings = OptimizerConfig()
     assert learning_rate(settings.warmup / 2, settings) == pytest.approx(settings.lr / 2, rel=1e-3)
     assert learning_rate(0.5, settings) == pytest.approx(settings.lr / 2)
     assert learning_rate(1.0, settings) == pytest.approx(0, abs=1e-12)
@@ -140,9 +80,6 @@ def test_the_learning_rate_warms_up_and_reaches_zero():
 def test_an_untrained_network_has_held_out_loss_one_and_training_lowers_it(pictures, tmp_path):
     """With Karras's weight and measured sigma_data, loss 1 is what a network that says nothing gets."""
     run = Run(pictures, tmp_path / "r", steps=150)
-    from langevin.diffusion.weights import Weight
-    from langevin.registry import build
-
     weight = build(dict(run.config.weight), Weight)
     x0, cond = run.feed.items(run.dataset.train_indices)
     before = held_out_loss(run.model.denoiser, x0, cond, run.state.law, weight, levels=16)
@@ -156,7 +93,7 @@ def test_an_untrained_network_has_held_out_loss_one_and_training_lowers_it(pictu
 
 def test_numbers_that_are_not_finite_are_skipped_and_end_the_run_if_they_go_on(pictures, tmp_path):
     run = Run(pictures, tmp_path / "r").go(3)
-    kept = run.bits()
+    kept = run.copied()
     with torch.no_grad():
         run.state.network.state_dict()[next(iter(run.state.network.state_dict()))].fill_(math.nan)
     with pytest.raises(DivergedError) as caught:

@@ -15,19 +15,10 @@ from langevin.networks import MLP, UNet
 from langevin.training import checkpoint, optimizer
 from langevin.training.optimizers.muon import A, B, C, orthogonal
 from langevin.training.parameters import freeze, kinds
-from tests.models import digits_like
-from tests.training.test_fit import Run, _same
+from tests.training.runs import Run, in_sittings, same
 
 LABEL = {"label": {"kind": "class", "num": 3}}
 UNET = {"channels": 1, "dims": 2, "patch": 1, "widths": [8, 8], "attention": [1], "head": 4, "conditions": LABEL}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    path = tmp_path_factory.mktemp("set") / "set.npz"
-    images, labels = digits_like(130)
-    np.savez(path, images=images, labels=labels)
-    return path
 
 
 # --- the methods -------------------------------------------------------------------------------------------------------
@@ -289,17 +280,8 @@ EVERY = [
 def test_resumed_in_the_middle_gives_the_same_bits(pictures, tmp_path, settings):
     changes = {"optimizer": {"lr": 1e-3, **settings}, "freeze": ["down.*"], "uncertainty": True, "steps": 20}
     whole = Run(pictures, tmp_path / "whole", **changes).go(20)
-    rows = []
-    for until in (0, 10, 20):
-        part = Run(pictures, tmp_path / "parts", **changes)
-        if newest := checkpoint.newest(part.folder, print):
-            checkpoint.restore(newest, part.model, part.state)
-        if until:  # the first is saved before its first step, when nothing is remembered
-            part.go(until)
-        part.save()
-        rows += part.rows
-    part.rows = rows
-    _same(whole, part)
+    part = in_sittings((0, 10, 20), pictures, tmp_path / "parts", **changes)  # at 0 nothing is remembered
+    same(whole, part)
     assert whole.state.numbers()["optimizer"] == part.state.numbers()["optimizer"]
 
 
@@ -329,7 +311,7 @@ def test_a_checkpoint_from_when_there_was_only_adamw_is_read(pictures, tmp_path)
     again = Run(pictures, tmp_path / "r", uncertainty=True)
     checkpoint.restore(path, again.model, again.state)
     again.rows = run.rows[:]
-    _same(run.go(12), again.go(12))
+    same(run.go(12), again.go(12))
 
 
 def test_memory_of_another_method_is_refused(pictures, tmp_path):
@@ -345,13 +327,13 @@ def test_memory_of_another_method_is_refused(pictures, tmp_path):
 def test_taken_back_twice_to_one_moment_it_goes_on_the_same(pictures, tmp_path):
     """What was given to `restore` is not moved by later steps, and going back to the start forgets everything."""
     run = Run(pictures, tmp_path / "r").go(3)
-    kept = {k: v.clone() for k, v in run.bits().items()}
+    kept = run.copied()
     moment = kept, run.state.numbers()
     found = []
     for _ in range(2):
         run.state.network.load_state_dict({k.removeprefix("raw."): v for k, v in kept.items() if k.startswith("raw.")})
         run.state.restore(*moment)
-        found.append({k: v.clone() for k, v in run.go(6).bits().items()})
+        found.append(run.go(6).copied())
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
     first = Run(pictures, tmp_path / "f").state
     run.state.restore(first.tensors(), first.numbers())
