@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from langevin import __version__, registry
+from langevin.words import counted
 
 if TYPE_CHECKING:
     from langevin.model import Model
@@ -17,7 +18,11 @@ def card(model: "Model") -> str:
         f"A diffusion model made with langevin {__version__}.",
         "",
         f"- Samples: {model.modality}, {' x '.join(map(str, model.shape))} (channels first)"
-        + (f", {len(model.classes)} classes: {', '.join(model.classes[:20])}" if model.classes else ", without labels"),
+        + (
+            f", {counted(len(model.classes), 'class', 'classes')}: {', '.join(model.classes[:20])}"
+            if model.classes
+            else ", without labels"
+        ),
         f"- Network: {registry.name_of(type(model.denoiser.network))}, {parameters:,} parameters",
     ]
     lines += [

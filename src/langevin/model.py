@@ -33,6 +33,7 @@ from langevin.solvers import sample
 from langevin.solvers.base import Solver
 from langevin.solvers.default import default
 from langevin.solvers.grids import Grid
+from langevin.words import counted
 
 FORMAT = 1
 MAX_STEPS = 10_000
@@ -95,7 +96,10 @@ class Model:
             return np.minimum(np.searchsorted(p, draws, side="right"), len(self.classes) - 1).astype(np.int64)
         wanted = [label] * len(seeds) if isinstance(label, str | int | np.integer) else list(label)
         if len(wanted) != len(seeds):
-            raise UsageError(f"{len(wanted)} labels for {len(seeds)} samples", help="give one label, or one a sample")
+            raise UsageError(
+                f"{counted(len(wanted), 'label')} for {counted(len(seeds), 'sample')}",
+                help="give one label, or one a sample",
+            )
         return np.array([self._class_index(w) for w in wanted], np.int64)
 
     def _class_index(self, label: "int | str") -> int:

@@ -106,7 +106,7 @@ def test_metadata_tables(tmp_path: Path, kind: str) -> None:
     assert got.classes == ("a", "b")
     assert got.columns["label"].tolist() == [0, -1, 1, 1, -1]
     assert [str(value) for value in got.columns["weight"]] == ["0", "1", "2", "3", ""]
-    assert any("1 pictures have no row" in note for note in got.audit.notes)
+    assert any("1 picture has no row" in note for note in got.audit.notes)
 
 
 def test_metadata_that_cannot_be_used_says_where(tmp_path: Path) -> None:
@@ -135,9 +135,9 @@ def test_captions_missing_huge_and_with_nul(tmp_path: Path) -> None:
     got = opened(tmp_path / "set", tmp_path)
     assert got.columns["text"].tolist() == [huge[:1000], "ab", "", "plain"]
     notes = " ".join(got.audit.notes)
-    assert "1 captions are missing" in notes
-    assert "1 captions are longer than 1,000 characters" in notes
-    assert "1 captions hold NUL" in notes
+    assert "1 caption is missing" in notes
+    assert "1 caption is longer than 1,000 characters" in notes
+    assert "1 caption holds NUL" in notes
     (tmp_path / "set" / "metadata.csv").unlink()
     (tmp_path / "set" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "\\ud800x"}\n')
     opened(tmp_path / "set", tmp_path).columns["text"][0].encode()
@@ -335,7 +335,7 @@ def test_nothing_usable_and_too_few(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "1.png").write_bytes(b"")
     (tmp_path / "bad" / "readme.txt").write_bytes(b"")
-    with pytest.raises(DataError, match=r"1 found \(1 NOT_AN_IMAGE\), 1 other files") as caught:
+    with pytest.raises(DataError, match=r"1 found \(1 NOT_AN_IMAGE\), 1 other file") as caught:
         opened(tmp_path / "bad", tmp_path, allow_rejects=1.0)
     assert caught.value.exit_code == 3
     (tmp_path / "bad" / "array.npz").write_bytes(b"")
@@ -346,7 +346,7 @@ def test_nothing_usable_and_too_few(tmp_path: Path) -> None:
     assert len(got) == 1
     assert got.train_indices.tolist() == [0]
     got.require(1)
-    with pytest.raises(DataError, match="1 items to train on, but one batch needs 64"):
+    with pytest.raises(DataError, match="1 item to train on, but one batch needs 64"):
         got.require(64)
     with pytest.raises(UsageError, match="did you mean `digits`"):
         data.open(tmp_path / "digit")
@@ -404,7 +404,7 @@ def test_mixed_sets_become_their_union(tmp_path: Path) -> None:
     got = opened(tmp_path / "mixed", tmp_path)
     assert np.array_equal(got.items[0], grey.repeat(3, -1))
     assert np.array_equal(got.items[1], colour)
-    assert any("1 pictures grey among colour" in note for note in got.audit.notes)
+    assert any("1 picture grey among colour" in note for note in got.audit.notes)
     opaque = clear.copy()
     opaque[..., 3] = 255
     put(tmp_path / "mixed" / "3.png", opaque)
@@ -454,7 +454,7 @@ def test_sizes_are_chosen_and_said(tmp_path: Path) -> None:
     assert got.shape == (40, 40, 3)
     notes = " ".join(got.audit.notes)
     assert "was chosen" in notes
-    assert "1 pictures more than twice as long as wide" in notes
+    assert "1 picture more than twice as long as wide" in notes
     assert "enlarged" in notes
     places = {name: k for k, name in enumerate(got.names)}
     assert (got.items[places["point.png"]] == 77).all()
@@ -519,7 +519,7 @@ def test_animations_first_or_all(tmp_path: Path) -> None:
     got = opened(tmp_path / "set", tmp_path)
     assert list(got.names) == ["a.gif", "b.png"]
     assert (got.items[0] == (255, 0, 0)).all()
-    assert any("1 pictures animated: first frame only" in note for note in got.audit.notes)
+    assert any("1 picture animated: first frame only" in note for note in got.audit.notes)
     got = opened(tmp_path / "set", tmp_path, frames="all")
     assert list(got.names) == ["a.gif#0", "a.gif#1", "a.gif#2", "b.png"]
     assert (got.items[2] == (0, 0, 255)).all()

@@ -25,7 +25,7 @@ def test_a_value_that_is_not_finite_is_named_with_its_item_and_its_place(tmp_pat
     values[17, 5, 2, 1], values[17, 7, 0, 0] = np.nan, np.inf
     got = opened(values, tmp_path)
     assert len(got) == 299
-    assert got.audit.rejects[0] == ("set.npy[17]", "NOT_FINITE", "nan at row 5, column 2, channel 1 and 1 more values")
+    assert got.audit.rejects[0] == ("set.npy[17]", "NOT_FINITE", "nan at row 5, column 2, channel 1 and 1 more value")
     values[:30, 0, 0, 0] = -np.inf
     with pytest.raises(DataError, match=r"set.npy\[0\]': NOT_FINITE -inf at row 0, column 0, channel 0") as caught:
         opened(values, tmp_path)

@@ -78,8 +78,10 @@ def test_nothing_is_overwritten_and_nothing_half_written_shows(tmp_path: Path, m
 
     monkeypatch.setattr(png, "encoded", full)
     for name in ("b.png", "b"):
-        with pytest.raises(DiskError):
+        with pytest.raises(DiskError, match="disk is full") as refused:
             write(items, tmp_path / name)
+        assert refused.value.where == str(tmp_path / name)
+        assert "LANGEVIN_CACHE" not in str(refused.value)  # moving the cache would be of no help
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -90,7 +92,7 @@ def test_what_cannot_be_written_says_what_can(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="npz"):
             write(items, tmp_path / "out")
         write(items, tmp_path / f"{items.shape[-1]}.png")
-    with pytest.raises(UsageError, match="1 recipes for 2"):
+    with pytest.raises(UsageError, match="1 recipe for 2"):
         write(noise(2, 4, 4, 3), tmp_path / "b.png", metadata=[{}])
     assert not (tmp_path / "out").exists()
 

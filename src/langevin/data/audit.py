@@ -12,6 +12,7 @@ from langevin.data.dataset import Audit, Dataset
 from langevin.data.sanity import remarks
 from langevin.data.show import grid
 from langevin.errors import UsageError
+from langevin.words import counted
 
 _DEPTH = {"uint8": "8 bits", "uint16": "16 bits", "float32": "floating point"}
 _NAMED = 5  # examples given of each kind
@@ -46,7 +47,8 @@ def _lines(dataset: Dataset, audit: Audit) -> Iterator[str]:
         yield f"classes      {len(dataset.classes):,}: {_first(counts, len(counts), 20)}"
         few = [name for name, n in audit.class_counts.items() if n < 10]
         if few:
-            yield f"  warning    {len(few):,} classes have fewer than 10 items: {_first(map(plain, few), len(few))}"
+            have = counted(len(few), "class has", "classes have")
+            yield f"  warning    {have} fewer than 10 items: {_first(map(plain, few), len(few))}"
     if (texts := dataset.columns.get("text")) is not None:
         filled = sum(bool(text.strip()) for text in texts)
         yield f"captions     {filled:,}, {len(set(texts)):,} different"
@@ -56,12 +58,14 @@ def _lines(dataset: Dataset, audit: Audit) -> Iterator[str]:
         where = ", ".join(str(c) for c in audit.constant_channels)
         yield f"  warning    channel {where} is constant: nothing to learn from it"
     yield from (f"  warning    {plain(remark)}" for remark in remarks(dataset))
-    yield f"duplicates   {audit.exact_duplicates:,} repeat another exactly, {len(audit.near_duplicates):,} pairs look alike"
+    equal = counted(audit.exact_duplicates, "repeats", "repeat")
+    yield f"duplicates   {equal} another exactly, {counted(len(audit.near_duplicates), 'pair looks', 'pairs look')} alike"
     if audit.near_duplicates:
         pairs = [f"{plain(dataset.names[i])} ~ {plain(dataset.names[j])}" for i, j in audit.near_duplicates[:_NAMED]]
         yield f"             {_first(pairs, len(audit.near_duplicates))}"
     if audit.leaks:
-        yield f"  warning    {audit.leaks:,} pairs, equal or alike, have one side in training and the other held out"
+        have = counted(audit.leaks, "pair, equal or alike, has", "pairs, equal or alike, have")
+        yield f"  warning    {have} one side in training and the other held out"
     by_code = Counter(reject.code for reject in audit.rejects)
     yield f"rejected     {len(audit.rejects):,}" + (", see below" if by_code else "")
     for code, count in by_code.most_common():
@@ -69,7 +73,8 @@ def _lines(dataset: Dataset, audit: Audit) -> Iterator[str]:
         yield f"  {code:<17}{count:,}: {_first(names, count)}"
     if audit.ignored:
         kinds = [f"{n:,} {plain(kind)}" for kind, n in sorted(audit.ignored.items())]
-        yield f"ignored      {sum(audit.ignored.values()):,} files that are no pictures: {_first(kinds, len(kinds))}"
+        files = counted(sum(audit.ignored.values()), "file that is no picture", "files that are no pictures")
+        yield f"ignored      {files}: {_first(kinds, len(kinds))}"
     for note in audit.notes:
         yield f"note         {plain(note)}"
     yield f"fingerprint  {dataset.fingerprint}"

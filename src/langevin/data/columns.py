@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from langevin.errors import DataError
+from langevin.words import counted
 
 MAX_CAPTION = 1_000  # characters
 _LABELS = ("label", "labels", "category", "class", "y")
@@ -60,7 +61,10 @@ def _classes(values: np.ndarray, label_names: np.ndarray | None, where: str) -> 
         if label_names is not None:
             names = tuple(str(name) for name in label_names)
             if len(present) and present[-1] >= len(names):
-                raise DataError(f"a label is {present[-1]}, but there are names for {len(names)} classes", where=where)
+                raise DataError(
+                    f"a label is {present[-1]}, but there are names for {counted(len(names), 'class', 'classes')}",
+                    where=where,
+                )
             return np.where(values < 0, -1, values), names
         index = np.searchsorted(present, values)
         return np.where(values < 0, -1, index).astype(np.int64), tuple(str(value) for value in present)
@@ -85,9 +89,9 @@ def captions(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
         missing += not clean.strip()
         cut += len(clean) > MAX_CAPTION
         out[i] = clean[:MAX_CAPTION]
-    said = {
-        "are missing: empty": missing,
-        f"are longer than {MAX_CAPTION:,} characters: cut there": cut,
-        "hold NUL characters: taken out": nul,
-    }
-    return out, [f"{n:,} captions {what}" for what, n in said.items() if n]
+    said = (
+        (missing, "is", "are", "missing: empty"),
+        (cut, "is", "are", f"longer than {MAX_CAPTION:,} characters: cut there"),
+        (nul, "holds", "hold", "NUL characters: taken out"),
+    )
+    return out, [f"{counted(n, f'caption {one}', f'captions {many}')} {what}" for n, one, many, what in said if n]

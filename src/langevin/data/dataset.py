@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from langevin.errors import DataError
+from langevin.words import counted
 
 
 class Reject(NamedTuple):
@@ -128,7 +129,7 @@ class Dataset:
         have = len(self.train_indices)
         if have < count:
             raise DataError(
-                f"{have} items to train on, but {what} needs {count} "
+                f"{counted(have, 'item')} to train on, but {what} needs {count} "
                 f"({len(self)} read, {len(self) - have} held out, {len(self.audit.rejects)} rejected)",
                 where=self.audit.source,
                 help=f"add data, or ask for at most {have}",

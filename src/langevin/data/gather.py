@@ -26,6 +26,7 @@ from langevin.data.sanity import first_broken
 from langevin.data.sources.arrays import as_pictures
 from langevin.data.sources.base import Blocks, Encoded, Source, Unusable
 from langevin.data.writer import Writer
+from langevin.words import counted
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -141,7 +142,7 @@ def _told(
         "more than twice as long as wide, or as wide as long": sum(
             max(h.height, h.width) > 2 * min(h.height, h.width) and (h.height, h.width) != size for h in headers
         ),
-        "turned upright by their EXIF orientation": sum(h.turned for h in headers),
+        "turned upright by the EXIF orientation": sum(h.turned for h in headers),
         "animated: every frame is an item" if options.frames == "all" else "animated: first frame only": sum(
             h.frames > 1 for h in headers
         ),
@@ -151,7 +152,7 @@ def _told(
     }
     if layout.channels > 1:
         said["grey among colour ones"] = sum(not h.colour for h in headers) if any(h.colour for h in headers) else 0
-    return [f"{count:,} pictures {what}" for what, count in said.items() if count]
+    return [f"{counted(count, 'picture')} {what}" for what, count in said.items() if count]
 
 
 def _from_blocks(source: Source, options: Options, scratch: Path, progress: Progress) -> None:
@@ -196,10 +197,12 @@ def _from_blocks(source: Source, options: Options, scratch: Path, progress: Prog
         notes.append("the fourth channel is a plain one: its values are not those of transparency")
     if hidden:
         notes.append(
-            f"{hidden:,} fully transparent pixels had a colour, now 0: what cannot be seen is nothing to learn"
+            f"{counted(hidden, 'fully transparent pixel')} had a colour, now 0: what cannot be seen is nothing to learn"
         )
     if size != found:
-        notes.append(f"{done:,} pictures resized from {found[1]}x{found[0]} to {size[1]}x{size[0]} ({options.fit})")
+        notes.append(
+            f"{counted(done, 'picture')} resized from {found[1]}x{found[0]} to {size[1]}x{size[0]} ({options.fit})"
+        )
     sizes = {f"{found[1]}x{found[0]}": done} if done else {}
     writer.close(rejects=_named(rejects), sizes=sizes, notes=notes)
 

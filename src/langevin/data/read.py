@@ -14,6 +14,7 @@ from langevin.data.fit import Options
 from langevin.data.gather import gather
 from langevin.data.sources.base import Source
 from langevin.errors import DataError, UsageError
+from langevin.words import counted
 
 # Entries that are no picture, or were left out on purpose: listed, but not held against the data.
 _UNCOUNTED = frozenset(("LINK_LOOP", "UNREADABLE_FOLDER", "SKIPPED_SIZE"))
@@ -111,19 +112,19 @@ def _class_counts(labels: np.ndarray | None, classes: tuple[str, ...]) -> dict[s
 
 
 def _check(source: Source, rejects: list[Reject], good: int, allow: float) -> None:
-    counted = Counter(reject.code for reject in rejects if reject.code not in _UNCOUNTED)
-    bad = counted.total()
-    reasons = ", ".join(f"{n:,} {code}" for code, n in counted.most_common()) or "none rejected"
+    codes = Counter(reject.code for reject in rejects if reject.code not in _UNCOUNTED)
+    bad = codes.total()
+    reasons = ", ".join(f"{n:,} {code}" for code, n in codes.most_common()) or "none rejected"
     if good == 0:
         raise DataError(
-            f"no usable pictures: {good + bad:,} found ({reasons}), {sum(source.ignored.values()):,} other files",
+            f"no usable pictures: {good + bad:,} found ({reasons}), {counted(sum(source.ignored.values()), 'other file')}",
             where=source.where,
             help=_instead(source),
         )
     if bad > allow * (good + bad):
         first = next(reject for reject in rejects if reject.code not in _UNCOUNTED)
         raise DataError(
-            f"{bad:,} of {good + bad:,} pictures are unusable, more than {allow:.3g} of them ({reasons})",
+            f"{bad:,} of {counted(good + bad, 'picture')} cannot be used, more than {allow:.3g} of them ({reasons})",
             where=f"{source.where}, first {first.name!a}: {first.code} {first.detail}",
             help=f"mend or remove them, or allow it with allow_rejects = {_above(bad / (good + bad))}",
         )

@@ -6,6 +6,7 @@ import numpy as np
 
 from langevin.data.dataset import Dataset
 from langevin.errors import DataError
+from langevin.words import counted
 
 SCALE = 100.0
 """An item whose largest value is so many times that of the median item has another scale."""
@@ -23,7 +24,7 @@ def remarks(dataset: Dataset) -> Iterator[str]:
     if len(dataset) > 1 and dataset.audit.exact_duplicates == len(dataset) - 1:
         yield "all items are one and the same picture: a model can only learn to repeat it"
     elif all(np.ptp(dataset.items[i], axis=(0, 1)).max() == 0 for i in rows.tolist()):
-        yield f"each of {len(rows):,} pictures looked at is of one colour all over: their colours are all there is to learn"
+        yield f"{counted(len(rows), 'picture')} looked at, each of one colour all over: their colours are all there is to learn"
 
 
 def refuse_constant(dataset: Dataset) -> None:
@@ -31,8 +32,9 @@ def refuse_constant(dataset: Dataset) -> None:
     audit = dataset.audit
     if len(dataset) and len(audit.constant_channels) == audit.channels:
         values = ", ".join(f"{v:g}" for v in audit.low)
+        all_of_them = "the only item is a" if len(dataset) == 1 else f"all {len(dataset):,} items are the same"
         raise DataError(
-            f"all {len(dataset):,} items are the same flat picture, {values} everywhere: there is nothing to learn",
+            f"{all_of_them} flat picture, {values} everywhere: there is nothing to learn",
             where=audit.source,
             help="look at how they were made: were they saved empty, or scaled to nothing?",
         )
@@ -42,7 +44,7 @@ def first_broken(item: np.ndarray) -> str:
     """Where an item (H, W, C) is not finite, in words."""
     places = np.argwhere(~np.isfinite(item))
     row, column, channel = (int(k) for k in places[0])
-    more = f" and {len(places) - 1:,} more values" if len(places) > 1 else ""
+    more = f" and {counted(len(places) - 1, 'more value')}" if len(places) > 1 else ""
     where = f"row {row}, column {column}" + (f", channel {channel}" if item.shape[-1] > 1 else "")
     return f"{item[row, column, channel]} at {where}{more}"
 
@@ -60,7 +62,7 @@ def _scales(dataset: Dataset) -> Iterator[str]:
         if len(odd) and middle > 0:
             worst = int(odd[np.argmax(np.abs(np.log(reach[odd] / middle)))])
             yield (
-                f"{len(odd):,} items have a scale {how}: {dataset.names[worst]} reaches {reach[worst]:g}, "
+                f"{counted(len(odd), 'item has', 'items have')} a scale {how}: {dataset.names[worst]} reaches {reach[worst]:g}, "
                 f"half of all stay within {middle:g}"
             )
             return

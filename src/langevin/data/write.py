@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from langevin.data import png
-from langevin.data.cache import disk_errors
 from langevin.data.show import grid
+from langevin.disk import disk_errors
 from langevin.errors import UsageError
+from langevin.words import counted
 
 
 def write(items: np.ndarray, path: str | Path, *, metadata: list[dict[str, Any]] | None = None) -> list[Path]:
@@ -31,7 +32,7 @@ def write(items: np.ndarray, path: str | Path, *, metadata: list[dict[str, Any]]
     """
     items, path = np.asarray(items), Path(path)
     if metadata is not None and len(metadata) != len(items):
-        raise UsageError(f"{len(metadata)} recipes for {len(items)} pictures", where="metadata")
+        raise UsageError(f"{counted(len(metadata), 'recipe')} for {counted(len(items), 'picture')}", where="metadata")
     if os.path.lexists(path):
         raise UsageError("already there, and nothing is overwritten", where=str(path), help="choose another name")
     suffix = path.suffix.lower()
@@ -83,7 +84,7 @@ def _publish(path: Path, fill: Callable[[Path], Any]) -> None:
     """Fills a file or folder beside its place and moves it there when it is whole."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=".tmp-", dir=path.parent))
         try:
             made = scratch / "made"
             fill(made)

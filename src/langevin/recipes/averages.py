@@ -16,6 +16,7 @@ from torch import Tensor
 from langevin import store
 from langevin.evaluation.noise_levels import LevelLoss
 from langevin.training import TrainState, checkpoint, snapshots
+from langevin.words import counted
 
 WIDTHS = (0.03, 0.04, 0.06, 0.08, 0.12, 0.15, 0.2, 0.25)
 """A scan of what can be made."""
@@ -139,7 +140,7 @@ def table(found: Sequence[Measured]) -> str:
     """The averages as lines of text, with a bar each: how far above the one that is taken, where that can be seen at all."""
     chosen = best(found)
     worst = max((m.above(chosen)[0] for m in found), default=0.0)
-    count = f"on {len(chosen.level.each):,} items"
+    count = f"on {counted(len(chosen.level.each), 'item')}"
     lines = [f"{'average':16}  {'held-out loss':>13}  {'above what is taken':>20}   {count}"]
     for m in found:
         apart, error = m.above(chosen)

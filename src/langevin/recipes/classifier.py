@@ -30,6 +30,7 @@ from langevin.recipes.signals import StopRequest, at_each_evaluation, stop_reque
 from langevin.rng import Noise, SampleNoise
 from langevin.training import TrainState, fit
 from langevin.training.feed import Feed
+from langevin.words import counted
 
 FORMAT = 1
 RATIOS = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -171,6 +172,6 @@ def _say_accuracy(classifier: NoisyClassifier, feed: Feed, dataset: Dataset, con
         guess = classifier(classifier.process.corrupt(x0, t, lambda like: noise), t).argmax(1)
         right.append((guess == cond["label"]).double().mean().item())
     which = "held-out" if len(dataset.held_out_indices) else "training"
-    console.say(f"right labels of {len(x0):,} {which} items by noise level")
+    console.say(f"right labels of {counted(len(x0), f'{which} item')} by noise level")
     console.say("  sigma " + " ".join(f"{r:8.3g}" for r in RATIOS))
     console.say("  right " + " ".join(f"{v:8.1%}" for v in right))

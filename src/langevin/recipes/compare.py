@@ -17,6 +17,7 @@ from langevin.model import Model, load
 from langevin.recipes.plan import device
 from langevin.solvers import sample
 from langevin.solvers.base import Solver
+from langevin.words import counted
 
 SOLVERS = ("ddim", "dpmpp", "unipc", "deis", "adams", "heun", "ancestral")
 EVALUATIONS = (4, 6, 8, 12, 20)
@@ -113,10 +114,10 @@ def compare(
         pictures.append(_decoded(model, fine))
         captions.append("")
     names = [name or OWN for name in rows]
-    columns = [*(f"{count} evaluations" for count in counts), "fine"]
+    columns = [*(counted(count, "evaluation") for count in counts), "fine"]
     comparison(pictures, names, columns, captions).save(target)
     say(_table(cells, names, counts))
-    say(f"made       {target}: distance to the fine solution over its spread, and seconds for {n} samples")
+    say(f"made       {target}: distance to the fine solution over its spread, and seconds for {counted(n, 'sample')}")
     return target, cells
 
 

@@ -20,6 +20,7 @@ from langevin.data.codec.base import Codec
 from langevin.data.dataset import Dataset
 from langevin.errors import LangevinError, RefusedError, UsageError
 from langevin.model import Model, load, locate, modality_of
+from langevin.words import counted
 
 SHOWN = 10
 """So many names of a kind a table shows."""
@@ -67,7 +68,7 @@ class Loaded:
 
     def lines(self) -> Iterator[str]:
         """The table."""
-        yield f"loaded     {len(self.fits) + len(self.classes)} tensors"
+        yield f"loaded     {counted(len(self.fits) + len(self.classes), 'tensor')}"
         yield from (f"classes    {name}: {what}" for name, what in self.classes.items())
         yield from _rows("missing", self.missing, "start fresh")
         yield from _rows("shape", [f"{name} {what}" for name, what in self.other.items()], "start fresh")

@@ -8,6 +8,7 @@ from langevin import data, store
 from langevin.config import DataConfig, TrainConfig
 from langevin.data import audit
 from langevin.recipes import folders, plan
+from langevin.words import counted
 
 
 def look(path: str, *, out: Path | None = None, say: Callable[[str], None] = print, **options: Any) -> Path:
@@ -22,7 +23,8 @@ def look(path: str, *, out: Path | None = None, say: Callable[[str], None] = pri
     say(
         f"training   would learn from {len(dataset.train_indices):,} and hold out {len(dataset.held_out_indices):,}, "
         f"with a {config.network['name'] if config.network else ''} of {parameters / 1e6:.2f} M parameters, "
-        f"batch {config.batch}" + (f", by {len(dataset.classes)} classes" if dataset.classes else "")
+        f"batch {config.batch}"
+        + (f", by {counted(len(dataset.classes), 'class', 'classes')}" if dataset.classes else "")
     )
     audit.contact_sheet(dataset).save(target)
     say(f"sheet      {target}")

@@ -25,9 +25,12 @@ from langevin.recipes.averages import Measured, best, rows
 from langevin.recipes.console import Console
 from langevin.store import write_file
 from langevin.training.memory import attempt, shrinking
+from langevin.words import counted
 
 AT_ONCE = 64
 """So many samples are drawn at once, where memory has room for them."""
+SMALL_STEPS = 10
+"""Of the sampler, for a sheet that is drawn on the way."""
 FIGURE_SAMPLES = 2000
 """So many samples the figures stand on, at most; never more than there are held-out items."""
 FIGURE_BYTES = 512 << 20
@@ -81,7 +84,7 @@ def measure(
     def about(made: list[Figure]) -> dict[str, Any]:
         return {
             "name": folder.name,
-            "data": f"{Path(dataset.audit.source).name}: {len(dataset):,} items, fingerprint {dataset.fingerprint[:16]}",
+            "data": f"{Path(dataset.audit.source).name}: {counted(len(dataset), 'item')}, fingerprint {dataset.fingerprint[:16]}",
             "training": done,
             "device": device.type,
             "average": str(best(averages).average),
@@ -148,7 +151,10 @@ def save_picture(picture: Image, path: Path) -> None:
 def preview(model: Model, say: Callable[[str], None], *, small: bool = False) -> Any:
     """The sheet of samples of `sheet_of`. None, and a word, where memory has no room."""
     seeds, labels, columns = sheet_of(model, small)
-    items = shrinking(lambda batch: model.sample(seeds=seeds, label=labels, batch=batch), AT_ONCE, "preview", say)
+    steps = SMALL_STEPS if small else None
+    items = shrinking(
+        lambda batch: model.sample(seeds=seeds, label=labels, steps=steps, batch=batch), AT_ONCE, "preview", say
+    )
     return None if items is None else modality_of(model.modality).preview(_with_axis(items, model), columns)
 
 

@@ -17,6 +17,7 @@ from langevin.errors import DataError
 from langevin.recipes.signals import going_on
 from langevin.store import write_file
 from langevin.training import TrainState, private
+from langevin.words import counted
 
 Facts = dict[str, Any]
 _KIND = {"modality": "kind", "shape": "shape", "dtype": "type", "range": "range of values", "classes": "classes"}
@@ -87,7 +88,9 @@ def go_on(folder: Path, dataset: Dataset, *, accept: bool) -> str:
 
 def before(folder: Path) -> str:
     """What a run learned from earlier, in words for its card; "" where it was always the same."""
-    return ", ".join(f"{one['items']:,} items, fingerprint {one['fingerprint'][:16]}" for one in _known(folder)[:-1])
+    return ", ".join(
+        f"{counted(one['items'], 'item')}, fingerprint {one['fingerprint'][:16]}" for one in _known(folder)[:-1]
+    )
 
 
 def _known(folder: Path) -> list[Facts]:
@@ -115,7 +118,7 @@ def _changed(before: Facts, now: Facts) -> str:
 
 def words(folder: Path, config: TrainConfig, state: TrainState, items: int) -> str:
     """How a model came about, for its card; `items` it was trained on."""
-    parts = [f"{state.step:,} steps of {config.batch}", f"{state.elapsed / 60:.1f} min", f"seed {config.seed}"]
+    parts = [f"{counted(state.step, 'step')} of {config.batch}", f"{state.elapsed / 60:.1f} min", f"seed {config.seed}"]
     if config.init:
         parts.append(f"from the weights of {Path(config.init).name}")
     out, since, known = ", ".join(parts), state.terms.since if state.terms else 0, before(folder)

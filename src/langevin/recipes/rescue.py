@@ -16,6 +16,7 @@ from langevin.model import Model
 from langevin.recipes.console import one_line
 from langevin.training import Metrics, TrainState, checkpoint
 from langevin.training.guard import MAX_RETURNS, AstrayError
+from langevin.words import counted
 
 Say = Callable[[str], None]
 
@@ -72,7 +73,7 @@ def send_back(
     left = MAX_RETURNS - state.guard.returns
     say(
         f"step {step:>7,}  {what}"
-        + (f"; it may be sent back {left} time{'s' * (left > 1)} more" if left else ", for the last time")
+        + (f"; it may be sent back {counted(left, 'time')} more" if left else ", for the last time")
     )
     return {
         "step": state.step,

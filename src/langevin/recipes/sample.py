@@ -18,6 +18,7 @@ from langevin.recipes.signals import at_each_evaluation, stop_requests
 from langevin.registry import build, describe
 from langevin.solvers.base import Solver
 from langevin.solvers.grids import Grid
+from langevin.words import counted
 
 MOST_IN_A_SHEET, MOST = 1024, 10_000_000
 """Pictures in one PNG, whose recipes must stay readable; samples at once."""
@@ -70,9 +71,9 @@ def sample(
         made = _write(model, items, target, _rows(model, recipe, seeds, labels) if metadata else None)
     what = f"{made[0]}" if len(made) == 1 else f"{len(made)} files in {target}"
     named = settings.get("solver") is not None or settings.get("grid") is not None
-    how = f"{recipe['steps']} steps of {recipe['solver']['name']}"
+    how = f"{counted(recipe['steps'], 'step')} of {recipe['solver']['name']}"
     how += "" if named or model.tuned(recipe["steps"]) is None else ", tuned for this model"
-    say(f"made       {what}: {n} samples, {how}, seeds {seed} to {seed + n - 1}")
+    say(f"made       {what}: {counted(n, 'sample')}, {how}, seeds {seed} to {seed + n - 1}")
     if metadata and made[0].suffix == ".png":
         say(f"next       langevin sample --replay {made[0]}    (makes the same again)")
     return made

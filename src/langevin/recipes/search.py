@@ -31,6 +31,7 @@ from langevin.recipes.signals import stop_requests
 from langevin.recipes.space import Space
 from langevin.recipes.study import Row, Study, need
 from langevin.recipes.trials import Trials, going_on, want, wanted
+from langevin.words import counted
 
 TRIALS, MINUTES = 20, 5.0
 
@@ -164,8 +165,8 @@ def _space(base: TrainConfig, given: "str | Path | Mapping[str, Any] | None", da
 
 def _opening(folder: Path, space: Space) -> str:
     base, count = space.base, wanted(folder)
-    budget = f"{base.steps:,} steps" if base.steps else f"{base.minutes:g} min"
-    return f"search     {folder}: {count} trials of {budget} over {', '.join(space.kinds)}"
+    budget = counted(base.steps, "step") if base.steps else f"{base.minutes:g} min"
+    return f"search     {folder}: {counted(count, 'trial')} of {budget} over {', '.join(space.kinds)}"
 
 
 def _told(trials: Trials, verdict: findings.Verdict | None, asked: bool) -> Search:

@@ -21,6 +21,7 @@ from langevin.config import TrainConfig
 from langevin.errors import UsageError
 from langevin.recipes.trackers.base import Tracker
 from langevin.recipes.watch import Began, Event, Finished, Looked, Stepped
+from langevin.words import counted
 
 BUFFER_BYTES = 32 << 20
 """What waits for one tracker, at most; beyond it every other thing is forgotten, and of further rows every other is taken."""
@@ -193,7 +194,9 @@ class _Line:
             self._left = True
             rest = len(self._waiting)
             if rest and not self._failed:  # a failure was said already
-                self._troubles.append(f"note       the tracker `{self._name}` is slow: {rest:,} things were not told")
+                self._troubles.append(
+                    f"note       the tracker `{self._name}` is slow: {counted(rest, 'thing was', 'things were')} not told"
+                )
 
     def _run(self) -> None:
         tracker, wait = None, AGAIN_SECONDS

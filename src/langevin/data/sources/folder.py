@@ -18,6 +18,7 @@ from langevin.data.pictures import Header, header
 from langevin.data.sources.base import Encoded, Source, Unusable
 from langevin.data.sources.tree import Tree, folder_tree, zip_tree
 from langevin.errors import DataError, nearest
+from langevin.words import counted
 
 _SPLITS = {"train": False, "training": False, "test": True, "val": True, "valid": True, "validation": True}
 _AT_ONCE = 256
@@ -90,7 +91,7 @@ def _source(path: Path, kind: str, tree: Tree, pictures: Encoded, key: str) -> S
     if len(tops) > 1 and not any(name in columns for name in ("label", "labels", "category", "class", "y")):
         columns["label"] = np.array([parts[0] if parts else "" for parts in folders], object)
         if outside := sum(not parts for parts in folders):
-            notes.append(f"{outside:,} pictures lie outside the class folders: no label")
+            notes.append(f"{counted(outside, 'picture lies', 'pictures lie')} outside the class folders: no label")
     named = named_columns(columns, len(tree.pictures), where=str(path))
     return Source(
         where=str(path),
@@ -149,8 +150,10 @@ def _table(tree: Tree, above: str, where: str) -> tuple[dict[str, np.ndarray], l
             for column, value in row.items():
                 cells.setdefault(column, [None] * len(place))[place[name]] = value
     if tree.tables:
-        notes += [f"{len(place) - len(seen):,} pictures have no row in the table"] if len(seen) < len(place) else []
-        notes += [f"{repeated:,} rows name a picture again: the first row counts"] if repeated else []
+        if without := len(place) - len(seen):
+            notes.append(f"{counted(without, 'picture has', 'pictures have')} no row in the table")
+        if repeated:
+            notes.append(f"{counted(repeated, 'row names', 'rows name')} a picture again: the first row counts")
     return {name: _column(values) for name, values in cells.items()}, notes, rejects
 
 

@@ -18,6 +18,7 @@ from langevin.data.columns import named_columns
 from langevin.data.sources.base import Blocks, Source
 from langevin.data.sources.stream import damage_refused, stream, taken, whole
 from langevin.errors import DataError, RefusedError
+from langevin.words import counted
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _NAME = re.compile(r"(?P<part>.*?)(?P<what>images|labels)[-.]idx(?P<axes>\d)-\w+(\.gz)?", re.I)
@@ -84,7 +85,7 @@ def _labels(folder: Path, pictures: Path, count: int) -> np.ndarray | None:
         if other and other["what"].lower() == "labels" and other["part"] == match["part"]:
             blocks = _blocks(file)
             if blocks.shape != (count,):
-                raise DataError(f"labels of shape {blocks.shape} for {count} pictures", where=str(file))
+                raise DataError(f"labels of shape {blocks.shape} for {counted(count, 'picture')}", where=str(file))
             return whole(blocks)
     return None
 
