@@ -150,6 +150,24 @@ def test_without_held_out_items_nothing_is_said_of_overfitting():
     assert states([Look(k.step, (), k.training) for k in run(3, rise=1.0)])[-1] == "learning"
 
 
+def test_a_private_run_is_judged_by_held_out_items_alone_and_told_what_more_steps_cost():
+    def blind(looks):
+        return [Look(k.step, k.held_out, ()) for k in looks]
+
+    learning, short, risen = (judge(blind(x)) for x in (run(0), run(0)[:2], run(3, power=0.02, rise=0.5)))
+    assert (learning.state, learning.gain.value) == ("learning", judge(run(0)).gain.value)
+    assert risen.state == "diverging" and not risen.stop
+    assert "fewer steps" in risen.advice
+    for verdict in (learning, short):
+        assert "cost more epsilon" in verdict.advice
+        assert "a longer run pays" not in verdict.advice and "give it more steps" not in verdict.advice
+    for verdict in (learning, short, risen):
+        assert "training" not in verdict.line and "nan" not in verdict.line
+        json.dumps(verdict.facts(), allow_nan=False)
+    alarms = sum("diverging" in states(blind(run(s, held_out=(6, 32, 128)[s % 3], power=0.02))) for s in range(300))
+    assert alarms < 3
+
+
 def test_the_verdict_is_the_same_from_rows():
     looks = run(4, power=0.02, rise=0.5)
     rows = [{"step": k.step, "held_out_items": list(k.held_out), "training_items": list(k.training)} for k in looks]

@@ -65,7 +65,7 @@ class Run:
 
     def gradient(self) -> dict[str, torch.Tensor]:
         batch, denoiser = self.feed.at(self.state.draw), self.model.denoiser
-        private_gradient(denoiser, batch, self.config, self.state, self.weight, denoising_loss)
+        private_gradient(denoiser, batch, self.config, self.state, self.weight, denoising_loss, unseen=self.feed.unseen)
         return {k: p.grad.clone() for k, p in denoiser.named_parameters()}
 
 
@@ -97,7 +97,7 @@ def test_gradients_of_single_items_equal_a_loop_over_them(pictures):
     eps = batch.noise(batch.x0)
     parts = [v.unflatten(0, (-1, K)) for v in (batch.x0, t, eps, importance)]
     cond = {name: value.unflatten(0, (-1, K)) for name, value in batch.cond.items()}
-    found, _ = per_sample_gradients(run.model.denoiser, denoising_loss, run.weight, *parts, cond)
+    found = per_sample_gradients(run.model.denoiser, denoising_loss, run.weight, *parts, cond)
     for i, alone in enumerate(_by_a_loop(run)):
         scale = max(g.abs().max().item() for g in alone.values())
         for name, g in alone.items():

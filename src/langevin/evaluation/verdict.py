@@ -9,7 +9,7 @@ against its standard error: items differ by a factor, what training does to them
 average over the last steps; where it gets worse, a smaller learning rate does not bring back what is lost.
 
     overfitting   held-out items have risen above their best look, in two looks running, and training items have not
-    diverging     both have risen
+    diverging     both have risen; in a private run, whose training items nobody looks at, held-out items have
     plateau       since some look nothing has fallen any further, though the run has since grown by half
     learning      anything else
 """
@@ -35,6 +35,10 @@ PATIENCE = 3
 """Looks running that say overfitting before a run is ended."""
 LOST = math.log(1.1)
 """Held-out items have lost at least so much by then."""
+_DEAR = (
+    "more steps cost more epsilon, or more noise for the same: more data, or a larger batch, whose items share the noise, are "
+    "what a new run can have for the same epsilon"
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Look:
     Attributes:
         step: steps done.
         held_out: of each held-out item; () where there is none.
-        training: of each of the training items.
+        training: of each of the training items; () in a private run, which keeps them to itself.
     """
 
     step: int
@@ -101,6 +105,7 @@ class Verdict:
         held_out, training: changes since `since`.
         gain: what twice the steps would lower the held-out loss by; None where that cannot be told.
         stop: whether to go on is a waste.
+        private: whether more steps tell more of the training items.
     """
 
     state: State
@@ -112,13 +117,13 @@ class Verdict:
     training: Change
     gain: Change | None
     stop: bool
+    private: bool = False
 
     @property
     def line(self) -> str:
         """The verdict in a few words."""
-        numbers = f"training {self.training}"
-        if self.items:
-            numbers = f"held-out {self.held_out}, {numbers}"
+        sides = [f"held-out {self.held_out}"] * bool(self.items) + [f"training {self.training}"] * (not self.private)
+        numbers = ", ".join(sides)
         if self.state == "early":
             return "too early to tell"
         if self.state == "learning":
@@ -135,12 +140,12 @@ class Verdict:
                 "pictures may be mirrored, or a smaller network (network.widths)"
             )
         if self.state == "diverging":
-            return "lower the learning rate (optimizer.lr)"
+            return "lower the learning rate (optimizer.lr)" + ", or take fewer steps" * self.private
         if self.gain is None:
-            return "give it more steps"
+            return f"too short to tell what more steps bring: {_DEAR}" if self.private else "give it more steps"
         more = f"twice the steps would lower the loss by about {max(-100 * math.expm1(-self.gain.value), 0):.1f} %"
         if self.gain.beyond(FALL):
-            return f"{more}: a longer run pays"
+            return f"{more}, but {_DEAR}" if self.private else f"{more}: a longer run pays"
         return f"{more}: stop here, or give it more data or a larger network (network.widths)"
 
     def facts(self) -> dict[str, Any]:
@@ -183,7 +188,8 @@ def judge(looks: Sequence[Look]) -> Verdict:
     held_out, training = _changes(looks[since], now)
     stop = state == "overfitting" and streak >= PATIENCE and held_out.value > LOST
     items = len(now.held_out)
-    return Verdict(state, now.step, looks[since].step, looks[best].step, items, held_out, training, gain, stop)
+    steps = now.step, looks[since].step, looks[best].step
+    return Verdict(state, *steps, items, held_out, training, gain, stop, private=not now.training)
 
 
 def _main(look: Look) -> tuple[float, ...]:
@@ -204,7 +210,7 @@ def _risen(looks: Sequence[Look], means: Sequence[float], k: int) -> bool:
 def _kind(best: Look, now: Look) -> State | None:
     """What a rise is: training items rose too, or fell behind; None where neither is certain."""
     held_out, training = _changes(best, now)
-    if training.beyond(RISE):
+    if training.beyond(RISE) or not now.training:
         return "diverging"
     return "overfitting" if best.held_out and (held_out - training).beyond(0.0) else None
 

@@ -45,7 +45,7 @@ class Lookout:
                 save_picture(sheet, self.folder / "previews" / f"step-{step:09d}.png")
         level, more = fitting(lambda batch: self.looks.look(step, share, model.denoiser, batch), self.console.say)
         rows.looked(step, level, **more)
-        numbers = f"held-out {level.mean:.4f}  training {more['training']:.4f}"
+        numbers = f"held-out {level.mean:.4f}" + (f"  training {more['training']:.4f}" if "training" in more else "")
         self.console.say(f"step {step:>7,}  {numbers}  {self.looks.verdict.line}", verdict=more["verdict"])
         if now - self._picture_at > PICTURE_SECONDS:
             self.draw()

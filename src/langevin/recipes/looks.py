@@ -96,7 +96,7 @@ class Looks:
         self.feed, self.law, self.weight, self.steps, self.seconds = feed, law, weight, steps, seconds
         held_out, training = feed.dataset.held_out_indices, feed.indices
         named = np.concatenate([held_out, [-1], training]).astype("<i8").tobytes() + feed.dataset.fingerprint.encode()
-        self.on = hashlib.sha256(named).hexdigest()[:8]
+        self.on = hashlib.sha256(named + b"private" * feed.is_private).hexdigest()[:8]
         self.rows: list[dict[str, Any]] = []
         self.curve = Curve()
         for row in rows:
@@ -150,7 +150,8 @@ class Looks:
         return rhythm.worthwhile(share)
 
     def look(self, step: int, share: float, denoiser: Denoiser, batch: int = BATCH) -> tuple[LevelLoss, dict[str, Any]]:
-        """Measure the loss on held-out items (on training items where none is held out).
+        """Measure the loss on held-out items (on training items where none is held out), and on training items beside them; in
+        a private run on held-out items alone.
 
         Returns:
             it, and what else a row of metrics.jsonl says.
@@ -159,25 +160,26 @@ class Looks:
             DivergedError: weights that give no finite loss are nothing to keep.
         """
         began, rhythm = time.perf_counter(), self._rhythm(step, share)
+        count = self.rows[0]["count"] if self.rows else rhythm.count
         if self._items is None:
-            count = self.rows[0]["count"] if self.rows else rhythm.count
-            self._items = self._some(self.feed.dataset.held_out_indices, count), self._some(self.feed.indices, count)
-        unseen, seen = self._items
-        training = self._loss(seen, denoiser, batch)
-        level = self._loss(unseen, denoiser, batch) if len(unseen.x0) else training
-        if not (math.isfinite(level.mean) and math.isfinite(training.mean)):
+            seen = self.feed.indices[: 0 if self.feed.is_private else None]
+            self._items = self._some(self.feed.dataset.held_out_indices, count), self._some(seen, count)
+        sides = [self._loss(items, denoiser, batch) if len(items.x0) else None for items in self._items]
+        unseen, training = sides
+        level = unseen or training
+        assert level is not None
+        if not all(math.isfinite(side.mean) for side in sides if side):
             raise DivergedError("the held-out loss is not finite", where=f"step {step}", help="lower optimizer.lr")
-        more: dict[str, Any] = {"training": training.mean, "training_levels": training.losses}
-        if level is not training:
-            gap, error = level.above(training)
+        more: dict[str, Any] = {}
+        if training:
+            more |= {"training": training.mean, "training_levels": training.losses}
+        if training and unseen:
+            gap, error = unseen.above(training)
             more |= {"gap": gap.tolist(), "gap_error": error.tolist()}
-        more |= {
-            "share": share,
-            "count": seen.draws * len(seen.x0),
-            "on": self.on,
-            "training_items": _rounded(training.items),
-        }
-        more["held_out_items"] = _rounded(level.items) if level is not training else []
+        more |= {"share": share, "count": count, "on": self.on}
+        more["training_items"], more["held_out_items"] = (
+            _rounded(side.items) if side else [] for side in (training, unseen)
+        )
         row = {"step": step, "held_out": level.mean, "ratios": level.ratios, "levels": level.losses, **more}
         self.rows = [*(r for r in self.rows if r["step"] < step), row]
         row["verdict"] = more["verdict"] = self.verdict.state

@@ -16,7 +16,7 @@ from langevin.diffusion import GaussianDiffusion, NetworkDenoiser, Schedule
 from langevin.diffusion.parametrization import Parametrization
 from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
-from langevin.errors import UsageError
+from langevin.errors import DataError, UsageError
 from langevin.model import Model, modality_of
 from langevin.networks import default_size
 from langevin.networks.base import Network
@@ -114,6 +114,12 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     batch = config.batch or (128 if device() == "cuda" else 32)
     changes["batch"] = max(1, min(batch, len(dataset.train_indices)))
     if config.private:
+        if not len(dataset.held_out_indices):
+            raise DataError(
+                f"a private run is judged by held-out items, and of {len(dataset):,} none is held out",
+                where=dataset.audit.source,
+                help="more items, or a column `split` that says which are held out",
+            )
         changes["private"] = private.settle(config.private, len(dataset.train_indices), changes["batch"], config.steps)
         changes["precision"] = "float32"
         if config.precision == "bfloat16":

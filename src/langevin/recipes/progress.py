@@ -67,14 +67,15 @@ def draw(curve: np.ndarray, looks: Sequence[Mapping[str, Any]], title: str) -> b
     curve = curve[curve[:, 0] >= curve[-1:, 0].sum() / 200]
     step, loss, rate = curve.T
     losses.plot(step, loss, color=QUIET, lw=0.6, alpha=0.6)
-    losses.plot(step, smooth(loss), color=QUIET, lw=1.8, label="training, batch by batch")
-    seen = [row for row in looks if "training" in row]
-    if seen:
-        at = [row["step"] for row in seen]
-        losses.plot(
-            at, [row["training"] for row in seen], "o-", ms=3, color=SEEN, label="training items, averaged weights"
-        )
-    if any("gap" in row for row in seen):
+    seen = [row for row in looks if "held_out" in row]
+    both, at = [row for row in seen if "training" in row], [row["step"] for row in seen]
+    name = "training, batch by batch" if both or not seen else "held-out items, raw weights"
+    losses.plot(step, smooth(loss), color=QUIET, lw=1.8, label=name)
+    if both:
+        trained = [row["step"] for row in both], [row["training"] for row in both]
+        losses.plot(*trained, "o-", ms=3, color=SEEN, label="training items, averaged weights")
+    unseen = any("gap" in row or "training" not in row for row in seen)
+    if unseen:
         held_out = [row["held_out"] for row in seen]
         losses.plot(at, held_out, "o-", ms=3, color=UNSEEN, label="held-out items, averaged weights")
         k = int(np.argmin(held_out))
@@ -92,7 +93,7 @@ def draw(curve: np.ndarray, looks: Sequence[Mapping[str, Any]], title: str) -> b
         levels.plot(shown[-1]["ratios"], shown[-1]["training_levels"], "--", color=SEEN, lw=1, label="training items")
     levels.set(xlabel="noise level (sigma / alpha)", ylabel="loss", xscale="log", yscale="log")
     if shown:
-        levels.legend(frameon=False, fontsize=9, title="held-out" if "gap" in shown[-1] else None)
+        levels.legend(frameon=False, fontsize=9, title="held-out" if unseen else None)
     for axes in (losses, rates, levels):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, lw=0.5)

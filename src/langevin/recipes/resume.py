@@ -61,7 +61,13 @@ def settled(run: Path, given: Mapping[str, Any], settings: Mapping[str, str]) ->
             where=str(run),
             help=f"start a new run; this one can go on with other {', '.join(k for k in MAY_CHANGE if _may_change(k, after))}",
         )
-    if (run / "figures.json").is_file() and not _is_longer(after, before):
+    finished, limit = (run / "figures.json").is_file(), after.private and after.private.steps
+    if finished and limit and (after.steps or 0) > limit:
+        help = "a longer one is a new run, with more noise or a larger epsilon"
+        raise UsageError(
+            f"this run is finished, and its epsilon allows no more than {limit:,} steps", where=str(run), help=help
+        )
+    if finished and not _is_longer(after, before):
         raise UsageError("this run is finished", where=str(run), help=_next(run, before))
     return after, [f"{k} is {new.get(k)} from here on, {old.get(k)} before" for k in changed]
 
@@ -115,6 +121,8 @@ def _digest(text: str) -> str:
 
 
 def _next(run: Path, config: TrainConfig) -> str:
+    if config.private and config.private.steps:
+        return f"langevin sample {shlex.quote(str(run))} -n 64"
     more = f"--steps {2 * config.steps}" if config.steps else f"--minutes {2 * (config.minutes or 0):g}"
     return f"langevin sample {shlex.quote(str(run))} -n 64, or train it longer: {going_on(run)} {more}"
 

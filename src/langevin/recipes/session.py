@@ -150,6 +150,8 @@ class Session:
                 return self._train()
             except DivergedError as error:
                 self.console.done()
+                if private.share(self.config, self.state) >= 1:
+                    raise  # no step is left to take again
                 row = rescue.send_back(self.folder, error, self.model, self.state, self._anew, self.console.say)
                 self._settle()
                 self._save()

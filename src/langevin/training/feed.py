@@ -88,6 +88,11 @@ class Feed:
         """The items of a step, for all processes."""
         return stretch(self.seed, self.indices, self.place(step), self.batch)
 
+    @property
+    def is_private(self) -> bool:
+        """Whether losses of its items are to be known to nobody."""
+        return False
+
     def place(self, step: int) -> int:
         """Place of a step's first sample in the endless stream of samples, whose noise is keyed by it."""
         return step * self.batch + self.offset

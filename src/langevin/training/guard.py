@@ -3,7 +3,7 @@
 A step whose loss or gradient is not finite is skipped; the fourth in a row is a `DivergedError`, which the recipe answers by
 going back to a good checkpoint at half the learning rate. A run may also diverge with finite numbers. The batch loss is
 therefore compared, sample by sample, with that of a network that says nothing (whose output is 0), which is known in closed
-form, on the same samples, times and weights:
+form, on the same samples, times and weights (in a private run, that must not know its own, on held-out samples):
 
     silence = w(t) ((1 - c_skip alpha)^2 mean(x0^2) + (c_skip sigma)^2),      r = loss / silence
 

@@ -1,7 +1,7 @@
 """The training loop: a generator. Progress, validation, pictures, checkpoints and logs belong to who consumes it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,11 +16,11 @@ from langevin.registry import build
 from langevin.training.diagnosis import diagnose
 from langevin.training.distributed import ALONE, World, gradients, total_norm
 from langevin.training.feed import Batch, Feed
-from langevin.training.gradient import Loss, gradient
+from langevin.training.gradient import Loss, Losses, gradient
 from langevin.training.guard import Trouble, finite, mean_silence, silence
 from langevin.training.memory import FIRST_STEPS, REHEARSED, fits_everywhere, in_parts
 from langevin.training.optimizer import learning_rate, parameters, set_rate
-from langevin.training.private import AT_ONCE, private_gradient
+from langevin.training.private import AT_ONCE, PrivateFeed, private_gradient, share
 from langevin.training.state import TrainState
 from langevin.training.terms import Terms
 
@@ -34,7 +34,7 @@ class Metrics:
         progress: share of the budget that is spent, 0 to 1.
         elapsed: seconds of wall clock, over all sittings.
         samples: samples seen.
-        loss: mean weighted loss of the batch.
+        loss: mean weighted loss of the batch; in a private run that of a few held-out items.
         lr: the learning rate used.
         grad_norm: norm of the gradient before clipping; not finite where the step was skipped.
         troubles: what went wrong at this step.
@@ -89,7 +89,9 @@ def fit(
     weight = build(dict(config.weight or {"name": "karras"}), Weight, foreign=True)
     moved = parameters(state.optimizer)
     before, start = state.elapsed, time.perf_counter() if started is None else started
-    find = private_gradient if config.private else partial(gradient, world=world, total=feed.batch)
+    find: Callable[..., Losses] = partial(gradient, world=world, total=feed.batch)
+    if private := isinstance(feed, PrivateFeed):
+        find = partial(private_gradient, unseen=feed.unseen)
     terms = state.terms or Terms(feed.batch, config.steps, config.minutes)
     sitting, usual = state.step, AT_ONCE if config.private else -(-feed.batch // world.size)
 
@@ -103,9 +105,7 @@ def fit(
     while True:
         if world.is_main:  # whose clock it is; the others have it from the call to the step
             state.elapsed = clock()
-        progress = terms.spent(state.step, state.elapsed)
-        if config.private and config.private.steps:
-            progress = max(progress, state.draw / config.private.steps)
+        progress = max(terms.spent(state.step, state.elapsed), share(config, state))
         if progress >= 1:
             state.guard.conclude(state.step, state.rate * config.optimizer.lr)
             return
@@ -128,8 +128,9 @@ def fit(
             early=world.size == 1 and state.step < sitting + FIRST_STEPS,
             rehearse=rehearse if world.parallel == "ddp" and state.step < sitting + REHEARSED else None,
         )
-        silent = None if config.private else silence(denoiser, batch.x0, losses.t, weight)
-        losses, said = replace(losses, silent=silent).pooled(world, feed.batch, [0 if stop is None else stop.asked])
+        if not private:
+            losses = replace(losses, silent=silence(denoiser, batch.x0, losses.t, weight))
+        losses, said = losses.pooled(world, feed.batch, [0 if stop is None else stop.asked])
         loss, slopes = losses.mean(), gradients(moved)
         state.scale.down(slopes)
         total = total_norm(moved)
@@ -139,7 +140,9 @@ def fit(
         if state.scale.heed(is_sound, config.precision):
             pass  # the scale was too large, and the run is as sound as it was
         elif not is_sound:
-            what, facts = diagnose(denoiser, batch, config, state, weight, compute, feed.dataset.names, world)
+            what, facts = "on held-out items", dict[str, Any]()
+            if not private:
+                what, facts = diagnose(denoiser, batch, config, state, weight, compute, feed.dataset.names, world)
             troubles.append(Trouble("skipped", f"not finite, skipped: {what}", facts))
             state.skipped += 1
             state.guard.skip(state.step, what, lr)

@@ -6,9 +6,13 @@ probability q by itself (Poisson sampling), the gradient of each is cut to norm 
 privacy (noise multiplicity: Dockhorn et al., "Differentially Private Diffusion Models", 2023, section 3.2). Averages of the
 weights are made of what was already released, and cost nothing either.
 
+Losses of training items would tell more of them than is accounted for: nobody finds them. What a private run prints, and what it
+stops or is sent back for, are losses of held-out items, which it never learns from, and of the noised gradient.
+
 What was spent is Opacus's account (Renyi differential privacy of the sampled Gaussian mechanism: Mironov et al. 2019), for
-neighbouring sets that differ by one item more or less. It covers the weights. It does not cover what else is said of the
-data: their standard deviation, how frequent each class is, held-out losses, figures, previews beside real items.
+neighbouring sets that differ by one item more or less. It covers the weights. It does not cover held-out items,
+by which the best average is chosen, nor what else is said of the data: their standard deviation, how frequent each class is, and
+the figures and sheets at the end.
 
 The choice of items and the noise come from a secret that the system gives, not from the run's seed: who knew them could take
 the noise away again. It lies in the checkpoints, which an exact resume needs, and nowhere in the model folder: share that one,
@@ -17,12 +21,13 @@ and not the run. (Philox is no cryptographic generator, and rounding of floating
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, grad, vmap
 
 from langevin.config import PrivateConfig, TrainConfig
 from langevin.diffusion.weights import Weight
@@ -31,11 +36,16 @@ from langevin.rng import SampleNoise
 from langevin.training.chance import chance
 from langevin.training.feed import Batch, Feed
 from langevin.training.gradient import Loss, Losses
+from langevin.training.guard import silence
 from langevin.training.secret import CHOICE, NOISE, Secret
 from langevin.training.state import TrainState
 
 AT_ONCE = 16
 """So many items' gradients are held at once where nothing else is said."""
+WATCHED = 1 / 32
+"""So many held-out samples are looked at for each that a step takes the gradient of, which is three times as dear."""
+LEAST, MOST = 4, 32
+"""Held-out samples of a step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +68,17 @@ class PrivateFeed(Feed):
     def place(self, step: int) -> int:
         return step << 32
 
+    @property
+    def is_private(self) -> bool:
+        return True
+
+    @cached_property
+    def unseen(self) -> Feed:
+        """A few held-out items a step, by which a run may be judged."""
+        count = min(max(int(WATCHED * self.batch * self.draws), LEAST), MOST)
+        rows = self.dataset.held_out_indices
+        return Feed(self.dataset, self.codec, rows, self.seed, count, device=self.device)
+
 
 class _Cost(nn.Module):
     """The loss of one item's draws, as a function of the denoiser's weights."""
@@ -72,16 +93,19 @@ class _Cost(nn.Module):
 
 
 def private_gradient(
-    denoiser: Any, batch: Batch, config: TrainConfig, state: TrainState, weight: Weight, compute: Loss
+    denoiser: Any, batch: Batch, config: TrainConfig, state: TrainState, weight: Weight, compute: Loss, *, unseen: Feed
 ) -> Losses:
-    """Put the noised mean of clipped gradients where the optimizer looks for a gradient; like `gradient.gradient`."""
+    """Put the noised mean of clipped gradients where the optimizer looks for a gradient; like `gradient.gradient`.
+
+    Returns:
+        the losses of held-out items, of `unseen`: those of the batch are nobody's business.
+    """
     settings, secret = config.private, state.secret
     assert settings is not None and settings.noise is not None and secret is not None and config.batch is not None
     K, device = settings.draws, batch.x0.device
     t, importance = (v.to(device).unflatten(0, (-1, K)) for v in state.law(batch.u, denoiser.process.schedule))
     parameters = {k: p for k, p in denoiser.named_parameters() if p.requires_grad}
     total = {k: torch.zeros_like(p) for k, p in parameters.items()}
-    each: list[Tensor] = []
     for rows in (
         torch.arange(len(t)).split(config.micro_batch or AT_ONCE) if len(t) else ()
     ):  # it may be that none is taken
@@ -90,20 +114,27 @@ def private_gradient(
         cond = {name: value[part].unflatten(0, (-1, K)) for name, value in batch.cond.items()}
         x0, eps = x0.unflatten(0, (-1, K)), eps.unflatten(0, (-1, K))
         with chance(batch.keys[part], device):
-            found, losses = per_sample_gradients(denoiser, compute, weight, x0, t[rows], eps, importance[rows], cond)
+            found = per_sample_gradients(denoiser, compute, weight, x0, t[rows], eps, importance[rows], cond)
         for k, cut in clipped_sum(found, settings.clip)[0].items():
             total[k] += cut
-        each.append(losses.detach())
     for k, z in noise_of(secret, state.draw, parameters).items():
         parameters[k].grad = (total[k] + settings.noise * settings.clip * z) / config.batch
-    losses = torch.cat(each) if each else t.new_zeros(0)
-    return Losses(t[:, 0], losses, torch.ones_like(losses))
+    return _watched(denoiser, unseen.at(state.step), state, weight, compute)
+
+
+@torch.no_grad()
+def _watched(denoiser: Any, batch: Batch, state: TrainState, weight: Weight, compute: Loss) -> Losses:
+    """What held-out samples cost."""
+    t, importance = state.law(batch.u, denoiser.process.schedule)
+    with chance(batch.keys, batch.x0.device):
+        each = compute(denoiser, batch.x0, t, batch.noise, weight, cond=batch.cond)
+    return Losses(t, each, importance, silence(denoiser, batch.x0, t, weight))
 
 
 def per_sample_gradients(
     denoiser: nn.Module, compute: Any, weight: Any, x0: Tensor, t: Tensor, eps: Tensor, scale: Tensor, cond: Any
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Gradients of each item's loss, the mean over its K draws: ({name: (B, *shape)}, losses (B,)).
+) -> dict[str, Tensor]:
+    """Gradients of each item's loss, the mean over its K draws: {name: (B, *shape)}.
 
     Args:
         x0, eps: (B, K, ...).
@@ -117,9 +148,8 @@ def per_sample_gradients(
         out: Tensor = functional_call(cost, parameters, item)
         return out
 
-    every = vmap(grad_and_value(one), in_dims=(None, 0, 0, 0, 0, 0), randomness="different")
-    found, losses = every(wanted, x0, t, eps, scale, cond)
-    return {k.removeprefix("denoiser."): g for k, g in found.items()}, losses
+    found = vmap(grad(one), in_dims=(None, 0, 0, 0, 0, 0), randomness="different")(wanted, x0, t, eps, scale, cond)
+    return {k.removeprefix("denoiser."): g for k, g in found.items()}
 
 
 def clipped_sum(gradients: dict[str, Tensor], clip: float) -> tuple[dict[str, Tensor], Tensor]:
@@ -245,6 +275,12 @@ def settle(settings: PrivateConfig, count: int, batch: int, steps: int | None) -
                 help="more noise, a smaller batch, or more items",
             )
     return settings.model_copy(update={"delta": delta, "noise": noise, "steps": most})
+
+
+def share(config: TrainConfig, state: TrainState) -> float:
+    """How much of the steps that epsilon allows was taken, 0 to 1; 0 where there is no such limit."""
+    most = config.private.steps if config.private else None
+    return state.draw / most if most else 0.0
 
 
 def spent(config: TrainConfig, state: TrainState, count: int) -> str:
