@@ -19,6 +19,7 @@ from langevin.networks.base import Network
 from langevin.recipes import session
 from langevin.recipes.console import Console
 from langevin.recipes.train import train
+from langevin.training.guard import Guard
 from tests.models import digits_like
 
 NETWORK = "{name: unet, channels: 1, dims: 2, patch: 1, widths: [8, 8], attention: []}"
@@ -97,6 +98,24 @@ def test_without_a_checkpoint_it_goes_back_to_the_first_weights(pictures, monkey
     half = _train(pictures, {"optimizer.lr": "1e-3"}, out="half")
     a, b = (langevin.load(r.path, weights="raw").sample(3) for r in (run, half))
     assert np.array_equal(a, b)
+
+
+def test_the_gradient_of_the_step_that_sent_a_run_back_is_forgotten(pictures, monkeypatch):
+    """A finite one, of a step that was judged lost: what follows is a run at half the rate from the start."""
+    heed, lost = Guard.heed, []
+
+    def judge(self, loss, silent, step, rate):
+        if step == 5 and not lost:
+            lost.append(step)
+            raise DivergedError("lost")
+        heed(self, loss, silent, step, rate)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Guard, "heed", judge)
+        run = _train(pictures)
+    half = _train(pictures, {"optimizer.lr": "1e-3"}, out="half")
+    a, b = (langevin.load(r.path, weights="raw").sample(3) for r in (run, half))
+    assert lost and np.array_equal(a, b)
 
 
 def test_what_is_always_wrong_ends_after_two_returns_and_leaves_nothing_broken(pictures, monkeypatch):

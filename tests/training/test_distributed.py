@@ -13,23 +13,15 @@ import torch
 import torch.distributed as dist
 
 from langevin.config import parse
+from langevin.errors import UsageError
 from langevin.networks.unet import UNet
-from langevin.recipes import launch
+from langevin.recipes import crew, launch
 from langevin.training.distributed import ALONE, World, blocks
 from langevin.training.economy import economise
 from langevin.training.heartbeat import Heartbeat, Member
 from langevin.training.scale import LossScale
-from tests.models import digits_like
 from tests.training import world as many
 from tests.training.ranks import Run
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    path = tmp_path_factory.mktemp("set") / "set.npz"
-    images, labels = digits_like(130)
-    np.savez(path, images=images, labels=labels)
-    return path
 
 
 def _ranks(count: int, tmp_path: Path, *arguments: object) -> dict:
@@ -110,6 +102,16 @@ def test_where_one_process_has_no_room_all_take_smaller_parts_and_the_same_steps
     assert found["asked"]["troubles"] == []
     assert found["none"]["step"] == 0
     assert "not enough memory for 1 samples at once" in found["none"]["rows"][0]
+
+
+def test_parts_that_not_all_processes_have_as_many_of_are_refused_where_they_would_wait_for_each_other():
+    """13 items are 6 and 7 on two processes: one and two parts of 6, one of 7; copies need not agree."""
+    config, two = parse({"data": {"path": "x"}, "batch": 13}), World(0, 2)
+    crew.refuse_unfit(config, two.under("fsdp"))
+    crew.refuse_unfit(config, two.under("ddp"), 6)
+    crew.refuse_unfit(config, two.under("fsdp"), 7)
+    with pytest.raises(UsageError, match="13 in micro-batches of 6 is cut differently on 2 processes"):
+        crew.refuse_unfit(config, two.under("fsdp"), 6)
 
 
 def test_every_thing_is_somebodys_part():

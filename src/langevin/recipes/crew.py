@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from langevin.recipes.session import Session
 
 
-def refuse_unfit(config: TrainConfig, world: World) -> None:
-    """Raise UsageError for a run that cannot be spread over so many processes."""
-    batch, parts = config.batch or 1, world.size
+def refuse_unfit(config: TrainConfig, world: World, found: int | None = None) -> None:
+    """Raise UsageError for a run that cannot be spread over so many processes.
+
+    Args:
+        found: the micro-batch, where an earlier sitting had to find out what fits.
+    """
+    batch, parts, micro = config.batch or 1, world.size, found or config.micro_batch
     if parts == 1:
         return
     if config.private:
@@ -38,10 +42,10 @@ def refuse_unfit(config: TrainConfig, world: World) -> None:
         raise UsageError(
             f"a batch of {batch} for {parts} processes", help=f"--set batch={parts} or more, or fewer processes"
         )
-    counts = {-(-n // (config.micro_batch or n)) for n in (batch // parts, -(-batch // parts))}
+    counts = {-(-n // (micro or n)) for n in (batch // parts, -(-batch // parts))}
     if world.parallel == "fsdp" and len(counts) > 1:
         raise UsageError(
-            f"a batch of {batch} in micro-batches of {config.micro_batch} is cut differently on {parts} processes",
+            f"a batch of {batch} in micro-batches of {micro} is cut differently on {parts} processes",
             help=f"a batch that is a multiple of {parts}, or --parallel ddp",
         )
 

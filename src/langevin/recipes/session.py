@@ -126,6 +126,7 @@ class Session:
     def _settle(self) -> None:
         """Take on the terms of this sitting, where those of the one before were others."""
         state, config = self.state, self.config
+        crew.refuse_unfit(config, self.world, state.guard.micro_batch)
         terms = Terms(self.feed.batch, config.steps, config.minutes, self.dataset.fingerprint)
         if state.terms is not None:
             items = len(self.dataset.train_indices)
