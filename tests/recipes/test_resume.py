@@ -57,14 +57,6 @@ main(sys.argv[4:])
 """
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("set") / "set.npz"
-    images, labels = digits_like(130)
-    np.savez(path, images=images, labels=labels)
-    return path
-
-
 def command(path, steps: int, out: str, kind: str = "plain") -> list[str]:
     settings = {"network": TINY, "batch": "12", "precision": "float32", **KINDS[kind]}
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
