@@ -7,26 +7,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from langevin import data
-from langevin.config import parse
 from langevin.diffusion.loss import denoising_loss
 from langevin.recipes import crew, plan
 from langevin.training import TrainState, checkpoint, fit
 from langevin.training.distributed import ALONE, World, full, join
 from langevin.training.feed import Feed
 from langevin.training.memory import ShortEverywhereError
-
-TINY = {"name": "unet", "channels": 1, "dims": 2, "patch": 1, "widths": [8, 8], "attention": [1]}
+from tests.training.runs import TINY, prepared
 
 
 class Run:
     """A run in memory, on one process or all."""
 
     def __init__(self, world: World, path: Path, **changes) -> None:
-        base = {"data": {"path": str(path)}, "steps": 100, "batch": 10, "network": TINY, "precision": "float32"}
-        dataset = data.open(path)
-        config = plan.resolve(parse({**base, **changes}), dataset)
-        self.world, self.config, self.model = world, config, plan.make(config, dataset)
+        base = {"steps": 100, "batch": 10, "network": {**TINY, "attention": [1]}, "precision": "float32"}
+        dataset, config, model = prepared(path, **{**base, **changes})
+        self.world, self.config, self.model = world, config, model
         self.trained = crew.spread(self.model.denoiser, config, world)
         self.state = TrainState.start(self.model.denoiser.network, config, world)
         part = {"rank": world.rank, "world": world.size}
@@ -72,6 +68,20 @@ def curves(world: World, path: Path, steps: int) -> dict:
     ):
         if of.size > 1 or world.is_main:
             found[name] = Run(of, path, steps=steps, **more).go(steps)
+    return found
+
+
+def half(world: World, path: Path) -> dict:
+    """Losses in half precision, of one process and of all; and the scale of the loss where it begins far too large."""
+    found = {}
+    for name, of in (("alone", ALONE), ("ddp", world.under("ddp")), ("fsdp", world.under("fsdp"))):
+        if of.size == 1 and not world.is_main:
+            continue
+        for precision in ("float16", "bfloat16"):
+            found[f"{precision} {name}"] = Run(of, path, precision=precision).go(12)
+        run = Run(of, path, precision="float16")
+        run.state.scale.factor = 2.0**32
+        found[f"scale {name}"] = [run.go(20), run.state.scale.factor, run.state.skipped]
     return found
 
 
@@ -193,6 +203,8 @@ def main() -> None:
         found = {}
         if what == "curves":
             found = curves(world, Path(path), int(more[0])) | evaluation(world, Path(path))
+        elif what == "half":
+            found = half(world, Path(path))
         elif what == "spoilt":
             found = spoilt(world, Path(path))
         elif what == "short":

@@ -55,6 +55,20 @@ def test_two_processes_take_the_steps_of_one_for_long(pictures, tmp_path):
     _compare(_ranks(2, tmp_path, "curves", pictures, 100), 100)
 
 
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one_in_half_precision(pictures, tmp_path):
+    """And agree on the scale of the loss: as many steps are lost to one that is too large as halvings it needs."""
+    found = _ranks(2, tmp_path, "half", pictures)
+    for name in ("ddp", "fsdp"):
+        for precision, most in (("float16", 2e-2), ("bfloat16", 5e-2)):
+            rows, alone = (np.array(found[f"{precision} {of}"]) for of in (name, "alone"))
+            np.testing.assert_allclose(rows[:, 0], alone[:, 0], rtol=most)
+        rows, factor, skipped = found[f"scale {name}"]
+        lost = int((~np.isfinite(rows).all(1)).sum())
+        assert lost > 3 and factor == 2.0 ** (32 - lost) and skipped == 0
+        assert found["scale alone"][1] / 4 <= factor <= found["scale alone"][1]  # each has half the batch to divide by
+
+
 @pytest.mark.parametrize(
     ("saved", "loaded"),
     [
