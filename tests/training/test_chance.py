@@ -52,7 +52,8 @@ def test_gradients_of_single_items_drop_the_same_each_time(pictures, tmp_path):
             p.add_(0.05 * torch.sin(torch.arange(p.numel(), dtype=torch.float32)).view_as(p))
     for mode in (True, True, False):
         run.state.network.train(mode)
-        private_gradient(run.model.denoiser, run.feed.at(0), run.config, run.state, weight, denoising_loss)
+        of = run.model.denoiser, run.feed.at(0), run.config, run.state, weight, denoising_loss
+        private_gradient(*of, unseen=run.feed)
         found.append(torch.cat([p.grad.flatten() for p in run.state.network.parameters()]))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])

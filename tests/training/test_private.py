@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from langevin import data
-from langevin.config import PrivateConfig, parse
+from langevin.config import PrivateConfig
 from langevin.diffusion.loss import denoising_loss
 from langevin.diffusion.weights import Weight
 from langevin.errors import UsageError
-from langevin.recipes import plan
 from langevin.registry import build
 from langevin.rng import SampleNoise
 from langevin.training import TrainState, fit
@@ -31,9 +29,8 @@ from langevin.training.private import (
     settle,
 )
 from langevin.training.secret import CHOICE, Secret
-from tests.models import digits_like
+from tests.training.runs import TINY, prepared
 
-TINY = {"name": "unet", "channels": 1, "dims": 2, "patch": 1, "widths": [8, 8], "attention": [1]}
 PRIVATE = {"noise": 0.8, "draws": 3, "clip": 0.5}
 
 
@@ -41,10 +38,8 @@ class Run:
     """A private run in memory."""
 
     def __init__(self, path, secret=Secret((7, 9)), **changes) -> None:
-        base = {"data": {"path": str(path)}, "steps": 20, "batch": 12, "network": TINY, "ema": [0.1]}
-        self.dataset = data.open(path)
-        self.config = plan.resolve(parse({**base, "precision": "float32", "private": PRIVATE, **changes}), self.dataset)
-        self.model = plan.make(self.config, self.dataset)
+        base = {"steps": 20, "batch": 12, "network": {**TINY, "attention": [1]}, "ema": [0.1], "private": PRIVATE}
+        self.dataset, self.config, self.model = prepared(path, **{**base, "precision": "float32", **changes})
         self.state = TrainState.start(self.model.denoiser.network, self.config)
         self.state.secret = secret
         rows, c = self.dataset.train_indices, self.config
@@ -67,14 +62,6 @@ class Run:
         batch, denoiser = self.feed.at(self.state.draw), self.model.denoiser
         private_gradient(denoiser, batch, self.config, self.state, self.weight, denoising_loss, unseen=self.feed.unseen)
         return {k: p.grad.clone() for k, p in denoiser.named_parameters()}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    path = tmp_path_factory.mktemp("set") / "set.npz"
-    images, labels = digits_like(130)
-    np.savez(path, images=images, labels=labels)
-    return path
 
 
 def _by_a_loop(run):
