@@ -164,8 +164,42 @@ def test_without_snapshots_or_with_other_data_it_is_refused(run):
     with pytest.raises(UsageError, match="has finished"):
         ema(run, console=Console("quiet"))
     shutil.rmtree(run / "ema")
+    shutil.rmtree(run / "checkpoints")
     with pytest.raises(UsageError, match="no snapshots"):
         ema(run, sigma_rel=0.1, console=Console("quiet"))
+
+
+def test_without_snapshots_the_averages_in_the_checkpoints_do_or_are_said_not_to(run, tracked):
+    """Of two widths at a few steps: nearer to the average that was tracked than either of them."""
+    shutil.rmtree(run / "ema")
+    console = Said()
+    ema(run, console=console)
+    assert any("only what it tracked is compared" in line for line in console.lines)
+    for folder in checkpoint.folders(run):
+        tensors = store.read_tensors(folder / "training.safetensors")
+
+        def write(new, folder=folder, tensors=tensors):
+            shutil.copytree(folder, new, dirs_exist_ok=True)
+            (new / "manifest.json").unlink()
+            gone = tuple(f"ema.{s}." for s in NEVER_STORED)
+            store.write_tensors(
+                new / "training.safetensors", {k: v for k, v in tensors.items() if not k.startswith(gone)}
+            )
+
+        store.write_folder(folder, write, replace=True)
+    console = Said()
+    made = langevin.load(ema(run, sigma_rel=0.08, console=console))
+    want = _tracked(tracked, 0.08)
+    found = _vector({k: made.denoiser.network.get_parameter(k).detach() for k in want})
+    miss = (found - _vector(want)).norm()
+    for width in (0.05, 0.1):
+        assert miss < 0.6 * (_vector(_tracked(tracked, width)) - _vector(want)).norm()
+    assert any("kept no snapshots" in line for line in console.lines)
+    assert any(line.startswith("checkpoints") and "is met within" in line for line in console.lines)
+    with pytest.raises(UsageError, match="checkpoints do not reach a width") as caught:
+        ema(run, sigma_rel=0.25, console=Console("quiet"))
+    assert "`snapshots` over 0" in caught.value.help
+    assert not (run / "ema-0.25").exists()
 
 
 def test_widths_are_tried_at_the_end_where_the_training_was_long_enough():

@@ -6,6 +6,7 @@ runs/NAME-k/ema-0.08/   config.json  model.safetensors  README.md  manifest.json
 import dataclasses
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from langevin.recipes.console import Console
 from langevin.recipes.reopen import reopen
 from langevin.recipes.session import Session
 from langevin.recipes.signals import StopRequest
-from langevin.training import checkpoint, snapshots
+from langevin.training import checkpoint, kept, snapshots
 
 
 def ema(
@@ -74,17 +75,27 @@ def ema(
 
 def _rebuilt(run: Path, sigma_rel: float, step: int | None, console: Console) -> Average:
     like = dict(load(run).denoiser.network.named_parameters())
-    there = snapshots.sound(run, like, console.say)
+    there: Sequence[snapshots.Stored] = snapshots.sound(run, like, console.say)
+    name, none = "snapshots", not there
+    if none:
+        there, name = kept.sound(run, like, console.say), "checkpoints"
+        console.say(
+            "note       the run kept no snapshots (its setting `snapshots`): the averages in its checkpoints must do"
+        )
     (one,) = snapshots.rebuild(there, [sigma_rel], like, step=step)
     console.say(
-        f"snapshots  {len(there)} from step {there[0].step:,} to {there[-1].step:,}; the profile of {sigma_rel:g} at step "
+        f"{name}  {len(there)} from step {there[0].step:,} to {there[-1].step:,}; the profile of {sigma_rel:g} at step "
         f"{one.profile.step:,} is met within {one.error:.1%} of its norm"
     )
     if one.error > averages.WORST:
+        steps = ", ".join(str(s.step) for s in there)
+        tracked = ", ".join(f"{s:g}" for s in there[-1].widths)
         raise UsageError(
-            f"the snapshots do not reach a width of {sigma_rel:g} at step {one.profile.step:,}",
-            where=str(run / "ema"),
-            help=f"widths from 0.03 to 0.2 at one of the steps {', '.join(str(s.step) for s in there)}",
+            f"the {name} do not reach a width of {sigma_rel:g} at step {one.profile.step:,}",
+            where=str(run / ("checkpoints" if none else "ema")),
+            help=f"widths near {tracked} at one of the steps {steps}; a run with `snapshots` over 0 keeps what others are made from"
+            if none
+            else f"widths from 0.03 to 0.2 at one of the steps {steps}",
         )
     return Average("rebuilt", sigma_rel, one.tensors, one.error)
 
@@ -104,6 +115,8 @@ def _scan(run: Path, console: Console) -> Measured:
         raise UsageError("the run has no checkpoint left to compare with", where=str(run), help="give --sigma-rel")
     checkpoint.restore(last, session.model, session.state)
     tried = [s for s in averages.WIDTHS if s not in session.state.averages]
+    if not snapshots.folders(run):
+        console.say("note       the run kept no snapshots (its setting `snapshots`): only what it tracked is compared")
     every = averages.candidates(run, session.state, tried, console.say)
     found = averages.measured(every, session.loss)
     console.say(averages.table(found))

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -209,13 +210,32 @@ class Rebuilt:
     tensors: dict[str, Tensor]
 
 
+class Stored(Protocol):
+    """Averages that others can be made from: a snapshot's, or those in a checkpoint."""
+
+    @property
+    def step(self) -> int:
+        """When they were stored."""
+
+    @property
+    def at(self) -> int:
+        """The step at which they were moved last."""
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Of each."""
+
+    def tensors(self, like: Mapping[str, Tensor]) -> dict[float, dict[str, Tensor]]:
+        """The averages by width."""
+
+
 def rebuild(
-    snapshots: Iterable[Snapshot], widths: Iterable[float], like: Mapping[str, Tensor], *, step: int | None = None
+    snapshots: Iterable[Stored], widths: Iterable[float], like: Mapping[str, Tensor], *, step: int | None = None
 ) -> list[Rebuilt]:
     """Averages of any widths at any step, from sound snapshots; one of these is in memory at a time.
 
     Args:
-        snapshots: of `sound`.
+        snapshots: of `sound`, or of `kept.sound`.
         widths: sigma_rel of each, in (0, 0.28).
         like: the parameters by name.
         step: of which; that of the last snapshot where it is not given. `error` tells how far the snapshots reach.
@@ -240,7 +260,7 @@ def rebuild(
     return out
 
 
-def _add(one: Snapshot, like: Mapping[str, Tensor], out: list[Rebuilt], parts: list[dict[Profile, float]]) -> None:
+def _add(one: Stored, like: Mapping[str, Tensor], out: list[Rebuilt], parts: list[dict[Profile, float]]) -> None:
     """Add a snapshot's part to each sum."""
     for sigma_rel, average in one.tensors(like).items():
         for rebuilt, part in zip(out, parts, strict=True):
