@@ -18,7 +18,7 @@ from langevin.training.memory import shrinking
 
 SHEETS = 8
 """So many times a run draws a preview, at most; a short one less often."""
-SHEET_SECONDS, PICTURE_SECONDS = 5.0, 60.0
+SHEET_SECONDS, PICTURE_SECONDS = 5.0, 120.0
 """Between two previews of a run by minutes; between two drawings of progress.png."""
 T = TypeVar("T")
 
