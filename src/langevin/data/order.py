@@ -35,7 +35,7 @@ def stretch(seed: int, indices: np.ndarray, place: int, length: int) -> np.ndarr
     out, end = [], place + length
     while place < end:
         epoch, inside = divmod(place, count)
-        taken = order(seed, epoch, indices)[inside : inside + end - place]
+        taken = np.asarray(indices)[_permutation(seed % 2**64, epoch, count)[inside : inside + end - place]]
         out.append(taken)
         place += len(taken)
     return np.concatenate(out) if out else np.asarray(indices)[:0]

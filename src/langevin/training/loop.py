@@ -152,7 +152,8 @@ def fit(
         else:
             if jump:
                 troubles.append(Trouble("spike", f"a gradient {jump:,.0f} times the usual", {"times": jump}))
-            torch._foreach_mul_(slopes, (config.optimizer.clip / (total + 1e-6)).clamp(max=1.0))
+            if norm + 1e-6 > config.optimizer.clip:
+                torch._foreach_mul_(slopes, config.optimizer.clip / (total + 1e-6))
             if isinstance(state.law, LossAware):
                 state.law = state.law.update(losses.t, losses.each)
             set_rate(state.optimizer, lr)
