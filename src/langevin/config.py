@@ -51,6 +51,7 @@ class DataConfig(Part):
     matte: str | None = Field(None, description="colour under transparent pictures; transparency is kept without one")
     frames: Literal["first", "all"] = Field("first", description="which frames of animations")
     allow_rejects: float = Field(0.01, ge=0, le=1, description="share of unusable files that is let pass")
+    labels: bool = Field(True, description="learn the classes too, where the data have any")
     flip: bool = Field(False, description="mirror pictures at random; only where left and right do not matter")
 
 
@@ -80,7 +81,11 @@ class SamplingConfig(Part):
     solver: str | Noun | None = Field(None, description="chosen from the number of steps")
     steps: int = Field(12, ge=1, le=10_000)
     grid: str | Noun | None = Field(None, description="chosen from the number of steps")
-    guidance: float = Field(1.0, ge=0, le=1000)
+    guidance: float | None = Field(None, ge=0, le=1000, description="1 is none; with classes 2, in an interval")
+    guidance_interval: tuple[float, float] | None = Field(
+        None,
+        description="sigma / alpha, low and high, in which guidance acts; everywhere beside a guidance that is given",
+    )
 
 
 class PrivateConfig(Part):

@@ -61,7 +61,7 @@ class Model:
         shape: of one sample in model space, (C, *spatial).
         classes: names of the label's values; () without labels.
         class_weights: how frequent each class is in the data; for samples whose label nobody chose.
-        sampling: defaults: solver, steps, grid, guidance.
+        sampling: defaults: solver, steps, grid, guidance, guidance_interval.
         about: data, training and figures, as JSON-ready values for the card.
         raw: the weights as the optimizer left them, by name.
         digest: sha256 of model.safetensors; "" for a model that was not read from disk.
@@ -161,7 +161,10 @@ class Model:
             if asked:
                 raise UsageError(f"a guidance of your own takes no {asked}", help="give them to its own wrapper")
             return guidance(self.denoiser)
-        scale = float(self.sampling.get("guidance", 1.0) if guidance is None else guidance)
+        if guidance is None:
+            guidance = self.sampling.get("guidance", 1.0)
+            interval = self.sampling.get("guidance_interval") if interval is None else interval
+        scale = float(guidance)
         _within("guidance", scale, 0, 1000)
         if scale == 1 and asked:
             raise UsageError(f"without guidance there is no {asked}", help="give guidance too, such as 2")
@@ -203,9 +206,10 @@ class Model:
             label: a class by name or index, or one a sample; drawn as frequent as in the data where it is not given.
             steps: steps of the solver, 1 to 10,000.
             solver, grid: by name, by description or themselves; see `method` for what is taken where they are not given.
-            guidance: strength of classifier-free guidance; 1 is none. Or your own: a function that wraps the denoiser, such as
-                `lambda d: APG(d, 4.0)`.
-            guidance_interval: (low, high) of sigma / alpha in which guidance acts; everywhere where it is not given.
+            guidance: strength of classifier-free guidance; 1 is none, the model's own where it is not given. Or your own: a
+                function that wraps the denoiser, such as `lambda d: APG(d, 4.0)`.
+            guidance_interval: (low, high) of sigma / alpha in which guidance acts; everywhere beside a guidance that is given,
+                the model's own beside its own.
             guidance_rescale: 0 to 1, how much of the contrast that guidance adds is taken back.
             negative_label: a class that guidance leads away from, in the place of none.
             batch: how many at once.

@@ -40,7 +40,7 @@ def sample(
         solver: such as dpmpp, heun, ddim, ancestral; repeated, with --compare, those to compare.
         grid: such as karras, log_snr, uniform, trailing.
         label: a class by name; repeated, one sample each in turn.
-        guidance: strength of classifier-free guidance; 1 is none.
+        guidance: strength of classifier-free guidance; 1 is none, the model's own where it is not given.
         guidance_interval: LOW,HIGH of sigma / alpha in which guidance acts, such as 0.3,5.
         guidance_rescale: 0 to 1, how much of the contrast that guidance adds is taken back.
         negative_label: a class that guidance leads away from.

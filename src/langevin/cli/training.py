@@ -1,5 +1,6 @@
 """Commands that train: a model, many to find the best of, a classifier beside one, an average of its weights."""
 
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +71,7 @@ def train(
         track: a tracker of the run's course, tensorboard or wandb; may be repeated.
         json: one JSON object a line.
     """
+    began = time.perf_counter()  # what is imported now counts too
     from langevin.recipes.train import train as run
 
     run(
@@ -81,6 +83,7 @@ def train(
         seed=seed,
         config=config,
         settings=settings(set),
+        started=began,
         resume=resume,
         accept_changed_data=accept_changed_data,
         parallel=parallel,

@@ -1,7 +1,7 @@
 """A set of pictures (or of anything else that has items): the items in their own dtype, their columns, their split."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -104,6 +104,10 @@ class Dataset:
     @property
     def held_out_indices(self) -> np.ndarray:
         return np.flatnonzero(self.held_out)
+
+    def unlabelled(self) -> "Dataset":
+        """The same items without their classes."""
+        return replace(self, columns={k: v for k, v in self.columns.items() if k != "label"}, classes=())
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """A copy (n, H, W, C) of these items.

@@ -28,9 +28,10 @@ from langevin.training.feed import Feed
 
 FIRST = 64
 """Steps before the first look."""
-SHARE = 0.02
-"""Of a run's passes through the network, so many may go into looks; a step takes three a sample."""
-PIECES = ((12, SHARE), (8, SHARE), (6, SHARE), (4, 0.05), (3, 0.05))
+SHARE, MOST_SHARE = 0.01, 0.02
+"""Of a run's passes through the network, so many go into looks, and so many may where a run is short; a step takes three a
+sample."""
+PIECES = ((12, MOST_SHARE), (8, MOST_SHARE), (6, MOST_SHARE), (4, 0.05), (3, 0.05))
 """Looks lie a budget over the first of these apart, where the second, a share, then leaves each look enough items."""
 LEAST, MOST = 16, 128
 """Losses a look takes at each noise level, on either side."""
@@ -142,7 +143,7 @@ class Looks:
         """Whether to look after `step`, `share` of the budget."""
         if step < self._next:
             return False
-        if self.seconds and self._spent + self._longest > SHARE * self.seconds * (0.5 + share):
+        if self.seconds and self._spent + self._longest > MOST_SHARE * self.seconds * (0.5 + share):
             return False  # dearer than was thought
         rhythm = self._rhythm(step, share)
         if not rhythm.pieces and not self.steps:

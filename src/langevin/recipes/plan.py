@@ -29,6 +29,9 @@ from langevin.training.optimizer import default_lr
 from langevin.training.private import PrivateFeed
 
 T = TypeVar("T")
+GUIDANCE, INTERVAL = 2.0, (0.2, 1.5)
+"""Of samples with a class, where nothing is said, and the noise levels, sigma / alpha, at which it acts for a side up to 32:
+above them it takes variety, below them it does nothing (Kynkaanniemi et al., "Applying Guidance in a Limited Interval", 2024)."""
 MEASURED = 4096
 """So many items are looked at for the standard deviation of the data."""
 
@@ -69,12 +72,16 @@ def measured_std(dataset: Dataset, codec: Codec) -> float:
     return float(np.sqrt(total / max(count, 1)))
 
 
-def noise_mean(shape: tuple[int, ...]) -> float:
-    """Mean of log sigma in training for items of (*spatial, C): -1.2 (Karras et al. 2022) up to a side of 32, and
-    log(side / 32) more above: what is common to more pixels is seen through more noise (Hoogeboom et al. 2023, eq. 4).
+def noise_scale(shape: tuple[int, ...]) -> float:
+    """How much more noise items of (*spatial, C) are seen through than those with a side up to 32: in proportion to their
+    side (Hoogeboom et al. 2023, eq. 4).
     """
-    side = max(shape[:-1], default=1)
-    return round(-1.2 + math.log(max(side, 32) / 32), 3)
+    return max(*shape[:-1], 32) / 32 if shape[:-1] else 1.0
+
+
+def noise_mean(shape: tuple[int, ...]) -> float:
+    """Mean of log sigma in training for items of (*spatial, C): -1.2 (Karras et al. 2022) up to a side of 32, more above."""
+    return round(-1.2 + math.log(noise_scale(shape)), 3)
 
 
 def noun(config: TrainConfig, setting: str, base: type[T], **more: Any) -> T:
@@ -111,6 +118,13 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         changes["times"] = {"name": "log_normal", "mean": noise_mean(dataset.shape), "std": 1.2}
     if "lr" not in config.optimizer.model_fields_set:
         changes["optimizer"] = config.optimizer.model_copy(update={"lr": default_lr(config.optimizer.name)})
+    if config.sampling.guidance is None:
+        acts = bool(dataset.classes) and config.dropout > 0
+        own: dict[str, Any] = {"guidance": GUIDANCE if acts else 1.0}
+        if acts and config.sampling.guidance_interval is None:
+            low, high = (round(v * noise_scale(dataset.shape), 3) for v in INTERVAL)
+            own["guidance_interval"] = low, high
+        changes["sampling"] = config.sampling.model_copy(update=own)
     batch = config.batch or (128 if device() == "cuda" else 32)
     changes["batch"] = max(1, min(batch, len(dataset.train_indices)))
     if config.private:

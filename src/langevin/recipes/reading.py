@@ -13,7 +13,8 @@ from langevin.training.distributed import ALONE, World
 
 def dataset_of(config: TrainConfig, progress: Callable[[int, int], None]) -> Dataset:
     """The data; `progress` is called with how many of how many are read, and what it raises ends that."""
-    return data.open(config.data.path, **config.data.model_dump(exclude={"path", "flip"}), progress=progress)
+    found = data.open(config.data.path, **config.data.model_dump(exclude={"path", "flip", "labels"}), progress=progress)
+    return found if config.data.labels else found.unlabelled()
 
 
 def read(

@@ -124,6 +124,10 @@ def _recipe(model: Model, run: Path, target: Path, settings: dict[str, Any]) -> 
     chosen = {k: settings.get(k) for k in (*_SETTINGS, _CLASSIFIER)}
     if chosen[_CLASSIFIER] is not None:
         chosen["guidance"] = _plain(chosen)
+    if chosen["guidance"] is None:
+        chosen["guidance"] = model.sampling.get("guidance", 1.0)
+        if chosen["guidance_interval"] is None:
+            chosen["guidance_interval"] = model.sampling.get("guidance_interval")
     steps, solver, grid = model.method(*(chosen[k] for k in ("steps", "solver", "grid")))
     return {
         "langevin": __version__,
@@ -132,7 +136,7 @@ def _recipe(model: Model, run: Path, target: Path, settings: dict[str, Any]) -> 
         "steps": steps,
         "solver": describe(solver),
         "grid": describe(grid),
-        "guidance": chosen["guidance"] if chosen["guidance"] is not None else model.sampling.get("guidance", 1.0),
+        "guidance": chosen["guidance"],
         "exact": bool(chosen["exact"]),
         **{k: chosen[k] for k in (*_GUIDANCE, _CLASSIFIER) if chosen[k] is not None},
     }

@@ -48,13 +48,14 @@ def train(
     parallel: str | None = None,
     track: Sequence[str] | None = None,
     console: Console | None = None,
+    started: float | None = None,
     **options: Any,
 ) -> Run:
     """Train a diffusion model on a person's own data.
 
     Args:
         path: the data: a folder, metadata folder, zip, npz, npy, idx file or folder, or `digits`.
-        minutes: wall-clock budget of the training, from this call on; 10 where neither it nor `steps` is given.
+        minutes: wall-clock budget of the training, from `started` on; 10 where neither it nor `steps` is given.
         steps: number of steps instead.
         size: side of the pictures; chosen from the data where it is not given.
         out: name of the run; its folder is runs/NAME-1, or the next number that is free.
@@ -71,6 +72,7 @@ def train(
         parallel: under torchrun, "ddp" or "fsdp": how weights are spread over the processes. Rank 0 alone comes back from this
             function; in the others it ends with SystemExit.
         track: trackers that draw the run's course, such as "tensorboard".
+        started: `time.perf_counter()` of a new run's beginning; this call where it is not given.
         options: further settings of the data: fit, matte, frames, allow_rejects, flip.
 
     Returns:
@@ -79,7 +81,7 @@ def train(
     Raises:
         LangevinError: with the exit code that a command would end with.
     """
-    started, console = time.perf_counter(), console or Console()
+    started, console = time.perf_counter() if started is None else started, console or Console()
     given = {"minutes": minutes, "steps": steps, "seed": seed, "track": track or None}
     given |= {"init": None if init is None else str(init), "init_partial": init_partial or None}
     given |= {"freeze": tuple(freeze) or None, "parallel": {"name": parallel} if parallel else None}
