@@ -18,7 +18,7 @@ from langevin.errors import DivergedError, MemoryShortError, UsageError
 from langevin.evaluation.noise_levels import LEVELS, LevelLoss, held_out_loss
 from langevin.model import Model
 from langevin.networks import keep_memory
-from langevin.recipes import averages, crew, init, plan, provenance, rescue, resume, shortage
+from langevin.recipes import averages, crew, forecast, init, plan, provenance, rescue, resume, shortage
 from langevin.recipes.console import Console
 from langevin.recipes.lookout import Lookout, conclusion, fitting
 from langevin.recipes.looks import Looks
@@ -113,6 +113,10 @@ class Session:
         now, keep = self._progress(), self.config.snapshots
         self.snapshots = Snapshots(self.folder, self.state.step, now, self.console.say, budget=budget, keep=keep)
         self.console.say(plan.words(self.config, self.model.denoiser.network, self.device))
+        if not self.state.step and (
+            line := forecast.line(self.trained, self.feed, self.config, self.world, self.started)
+        ):
+            self.console.say(line)
         self.console.say(f"run        {self.folder}")
         if self.unseen_are_seen:
             self.console.say("note       too few items to hold any out: the held-out loss is that of training items")

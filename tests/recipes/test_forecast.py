@@ -1,0 +1,59 @@
+"""How far a run comes is said before its first step, and trying it changes nothing."""
+
+import re
+import time
+
+import pytest
+import torch
+
+from langevin import data
+from langevin.config import parse
+from langevin.recipes import forecast, plan
+from langevin.recipes.console import Console
+from langevin.recipes.train import train
+from langevin.training import TrainState, fit
+from langevin.training.distributed import ALONE
+from tests.training.runs import TINY
+
+
+@pytest.fixture
+def prepared():
+    dataset = data.open("digits")
+    config = plan.resolve(parse({"data": {"path": "digits"}, "minutes": 1, "network": TINY, "batch": 8}), dataset)
+    model = plan.make(config, dataset)
+    state = TrainState.start(model.denoiser.network, config)
+    return model, state, plan.feed(config, dataset, model.codec, state, ALONE), config
+
+
+def test_trying_a_step_touches_nothing_of_the_run(prepared):
+    model, state, feed, config = prepared
+    before = {k: v.clone() for k, v in model.denoiser.state_dict().items()}
+    torch.manual_seed(3)
+    seconds = forecast.step_seconds(model.denoiser, feed, config)
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(after, torch.rand(1))
+    assert all(torch.equal(v, before[k]) for k, v in model.denoiser.state_dict().items())
+    assert all(p.grad is None for p in model.denoiser.parameters())
+    steps = fit(model.denoiser, feed, config.model_copy(update={"minutes": None, "steps": 40}), state)
+    begun = time.perf_counter()
+    assert len(list(steps)) == 40
+    assert 0.1 < (time.perf_counter() - begun) / 40 / seconds < 10
+
+
+def test_the_numbers_follow_from_each_other(prepared, monkeypatch):
+    model, _, feed, config = prepared
+    monkeypatch.setattr(forecast, "step_seconds", lambda *_: 0.048)
+    said = forecast.line(model.denoiser, feed, config, ALONE, time.perf_counter() - 30)
+    items = len(feed.indices)  # 0.96 of 30 s in steps of 0.048 s are 600
+    assert f"about 600 steps of 48 ms: 4,800 seen of {items:,} items, each {4800 / items:.1f} times" in said
+    by_steps = config.model_copy(update={"minutes": None, "steps": 5})
+    assert forecast.line(model.denoiser, feed, by_steps, ALONE, time.perf_counter()) is None
+
+
+def test_a_run_says_it_and_comes_about_so_far(in_tmp):
+    run = train("digits", minutes=0.05, settings={"network": str(TINY).replace("'", '"')}, console=Console("quiet"))
+    log = (run.path / "run.log").read_text()
+    steps = int(re.search(r"forecast   about ([\d,]+) steps", log)[1].replace(",", ""))
+    done = sum('"loss"' in row for row in (run.path / "metrics.jsonl").read_text().splitlines())
+    assert 0.2 < steps / done < 5
