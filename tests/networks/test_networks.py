@@ -279,8 +279,9 @@ def test_unet_learns_to_turn_a_picture():
     ids=str,
 )
 @pytest.mark.parametrize("count", [200, 60000])
-def test_default_size_works_at_low_resolution(shape, count):
-    size = default_size(shape, count)
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_default_size_works_at_low_resolution(shape, count, scale):
+    size = default_size(shape, count, scale)
     seen = []
     with torch.device("meta"):
         net = UNet(**size)

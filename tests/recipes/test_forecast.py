@@ -51,6 +51,21 @@ def test_the_numbers_follow_from_each_other(prepared, monkeypatch):
     assert forecast.line(model.denoiser, feed, by_steps, ALONE, time.perf_counter()) is None
 
 
+@pytest.mark.parametrize(
+    ("minutes", "widths"),
+    # 48 channels for so few items, times (steps / 20,000)^0.15, with 57.6 s of a minute going into steps of 57.6 ms
+    [(1, [32, 64]), (10, [48, 96]), (100, [64, 128]), (10_000, [96, 192]), (0.01, [32, 64])],
+)
+def test_the_network_grows_with_the_budget(minutes, widths, monkeypatch):
+    monkeypatch.setattr(forecast, "step_seconds", lambda *_: 0.0576)
+    dataset = data.open("digits")
+    config = parse({"data": {"path": "digits"}, "minutes": minutes})
+    chosen = forecast.resolve(config, dataset, ALONE, time.perf_counter())
+    assert chosen.network["widths"] == widths
+    own = parse({"data": {"path": "digits"}, "minutes": minutes, "network": {"features": 64}})
+    assert forecast.resolve(own, dataset, ALONE, time.perf_counter()) == plan.resolve(own, dataset)
+
+
 def test_a_run_says_it_and_comes_about_so_far(in_tmp):
     run = train("digits", minutes=0.05, settings={"network": str(TINY).replace("'", '"')}, console=Console("quiet"))
     log = (run.path / "run.log").read_text()

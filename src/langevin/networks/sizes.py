@@ -19,12 +19,13 @@ FEW = 5000
 """Samples under which a network is narrower."""
 
 
-def default_size(shape: Sequence[int], count: int) -> dict[str, Any]:
+def default_size(shape: Sequence[int], count: int, scale: float = 1.0) -> dict[str, Any]:
     """The arguments of a network for samples of this shape.
 
     Args:
         shape: (channels,) for vectors, else (channels, *spatial) with 1 to 3 spatial axes.
         count: number of samples to learn from.
+        scale: of a U-Net's widths, for a larger or smaller budget than is usual.
 
     Returns:
         arguments of `UNet`, or of `MLP` for vectors.
@@ -42,6 +43,8 @@ def default_size(shape: Sequence[int], count: int) -> dict[str, Any]:
     while positions(patch * 2 ** (levels - 1)) > LOWEST:
         levels += 1
     width = (64 if count >= FEW else 48) // (1 if levels == 2 else 2)  # each level costs about the same
+    unit = 16 if width % 16 == 0 else 8  # as processors count
+    width = max(unit * round(scale * width / unit), 16)
     width = max(width, 32 * ceil(channels * patch**dims / 32))  # nothing of a patch is lost
     widths = [width * 2 ** min(i, 2) for i in range(levels)]
     return {"channels": channels, "dims": dims, "patch": patch, "widths": widths, "attention": [levels - 1]}

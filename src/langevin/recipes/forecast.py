@@ -1,4 +1,9 @@
-"""What a budget of minutes is good for on this machine: a few steps are timed before the first one counts."""
+"""What a budget of minutes is good for on this machine: a few steps are timed before the first one counts.
+
+In a short budget a held-out loss follows the number of steps more than the number of parameters, in a long one less: a network's
+best size grows with what can be computed (for language models: Hoffmann et al. 2022, arXiv:2203.15556). How fast, was fitted
+to held-out losses at two budgets (docs/recipe.md).
+"""
 
 import copy
 import time
@@ -6,18 +11,40 @@ from itertools import count
 from statistics import median
 
 from langevin.config import TrainConfig
+from langevin.data.dataset import Dataset
 from langevin.diffusion import NetworkDenoiser
+from langevin.recipes import plan
 from langevin.training import TrainState, fit
-from langevin.training.distributed import World
+from langevin.training.distributed import ALONE, World
 from langevin.training.feed import Feed
 from langevin.words import counted
 
-SHARE, SECONDS = 0.01, 3.0
-"""Of the budget, and at most so long, is spent on that."""
+SHARE, SECONDS = 0.005, 2.0
+"""Of the budget, and at most so long, is spent on a trial."""
 WARM = 2
 """Steps that come first: they find memory and choose kernels."""
 STEPS = 0.96
 """Of a run's time, what goes into steps; the rest into looks, sheets, checkpoints and the choice of an average."""
+USUAL, POWER, LEAST, MOST = 20_000, 0.15, 0.5, 2.0
+"""Widths go with a power of the steps of 32 samples that the usual network would take, which is right at so many; and how far
+they are changed at most."""
+
+
+def resolve(config: TrainConfig, dataset: Dataset, world: World, started: float) -> TrainConfig:
+    """`plan.resolve` with a network as large as the budget of minutes is good for, on a CPU; elsewhere it was not measured.
+
+    Args:
+        started: `time.perf_counter()` from which the budget counts.
+    """
+    plain = plan.resolve(config, dataset)
+    left = _left(config, started)
+    if config.network is not None or config.init is not None or left <= 0 or _is_dear(config, world):
+        return plain
+    model = plan.make(plain, dataset)
+    state = TrainState.start(model.denoiser.network, plain)
+    feed = plan.feed(plain, dataset, model.codec, state, ALONE)
+    steps = left / step_seconds(model.denoiser, feed, plain) * feed.batch / 32
+    return plan.resolve(config, dataset, min(max((steps / USUAL) ** POWER, LEAST), MOST))
 
 
 def line(denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig, world: World, started: float) -> str | None:
@@ -26,14 +53,10 @@ def line(denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig, world: Worl
     Args:
         started: `time.perf_counter()` from which the budget counts.
     """
-    dear = (
-        world.size > 1 or world.device.type != "cpu" or config.compile is True
-    )  # processes and code would be made for it
-    if not config.minutes or dear or config.private:
+    if not config.minutes or _is_dear(config, world):
         return None
     seconds = step_seconds(denoiser, feed, config)
-    left = started + 60 * config.minutes - time.perf_counter()
-    steps, items = max(STEPS * left / seconds, 1), len(feed.indices)
+    steps, items = max(_left(config, started) / seconds, 1), len(feed.indices)
     often = steps * feed.batch / items
     times = f"each {often:,.1f} times" if often >= 1 else f"{often:.0%} of them"
     seen = f"{_round(steps * feed.batch)} seen of {counted(items, 'item')}, {times}"
@@ -55,6 +78,16 @@ def step_seconds(denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig) -> 
         next(steps)
         took.append(time.perf_counter() - begun)
     return median(took[WARM:])
+
+
+def _left(config: TrainConfig, started: float) -> float:
+    """Seconds that go into steps."""
+    return STEPS * (started + 60 * (config.minutes or 0) - time.perf_counter())
+
+
+def _is_dear(config: TrainConfig, world: World) -> bool:
+    """Whether processes or compiled code would have to be made for a trial, or epsilon spent."""
+    return bool(world.size > 1 or world.device.type != "cpu" or config.compile is True or config.private)
 
 
 def _round(number: float) -> str:

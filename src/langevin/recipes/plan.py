@@ -99,8 +99,12 @@ def codec_of(config: TrainConfig, dataset: Dataset) -> Codec:
     return modality_of(dataset.modality).codec(dataset)
 
 
-def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
-    """The config with every open choice made from the data, or taken from the model it starts from."""
+def resolve(config: TrainConfig, dataset: Dataset, scale: float = 1.0) -> TrainConfig:
+    """The config with every open choice made from the data, or taken from the model it starts from.
+
+    Args:
+        scale: of the network's widths, where it is chosen here.
+    """
     if config.init is not None:
         config = init.inherit(config, dataset, init.source(config.init))
     codec = codec_of(config, dataset)
@@ -112,7 +116,7 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
             changes[noun] = {"name": "karras", "sigma_data": sigma_data, **given}
     if "name" not in (config.network or {}):
         shape = codec.encode(torch.from_numpy(np.array(dataset.items[:1]))).shape[1:]
-        size = default_size(tuple(shape), len(dataset.train_indices))
+        size = default_size(tuple(shape), len(dataset.train_indices), scale)
         changes["network"] = {"name": "mlp" if len(shape) == 1 else "unet", **size, **(config.network or {})}
     if config.times == {"name": "log_normal"}:
         changes["times"] = {"name": "log_normal", "mean": noise_mean(dataset.shape), "std": 1.2}

@@ -13,7 +13,7 @@ from typing import Any
 from langevin.config import TrainConfig, parse
 from langevin.disk import broken_promises, disk_errors
 from langevin.errors import DataError, UsageError
-from langevin.recipes import crew, folders, launch, plan, provenance
+from langevin.recipes import crew, folders, forecast, launch, plan, provenance
 from langevin.recipes import resume as resuming
 from langevin.recipes.animate import animation
 from langevin.recipes.asked import config_of, nested
@@ -121,7 +121,7 @@ def train(
             name = _name(out, settled)  # this and an extra that is not installed are told before anything is read
             kinds(settled.track)
             dataset = read(settled, console, stop, again="the same command begins again", world=world)
-            settled = plan.resolve(settled, dataset)
+            settled = forecast.resolve(settled, dataset, world, started)
             plan.check(settled, dataset)
             folder = folders.new(Path(runs), name)
             stack.enter_context(lock(folder, console.say))
