@@ -67,5 +67,5 @@ def test_labels_can_be_left_out(labelled, in_tmp):
 
 
 def test_a_budget_counts_from_the_beginning_of_the_command(labelled, in_tmp):
-    with pytest.raises(UsageError, match="6[0-9][0-9] s went into reading"):
+    with pytest.raises(UsageError, match=r"6[0-9][0-9] s went into reading"):
         train(labelled, minutes=10, started=time.perf_counter() - 600, console=Console("quiet"))
