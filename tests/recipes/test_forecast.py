@@ -46,6 +46,7 @@ def test_the_numbers_follow_from_each_other(prepared, monkeypatch):
     said = forecast.line(model.denoiser, feed, config, ALONE, time.perf_counter() - 30)
     items = len(feed.indices)  # 0.96 of 30 s in steps of 0.048 s are 600
     assert f"about 600 steps of 48 ms: 4,800 seen of {items:,} items, each {4800 / items:.1f} times" in said
+    assert forecast.line(model.denoiser, feed, config, ALONE, time.perf_counter() - 61) is None
     by_steps = config.model_copy(update={"minutes": None, "steps": 5})
     assert forecast.line(model.denoiser, feed, by_steps, ALONE, time.perf_counter()) is None
 

@@ -48,12 +48,12 @@ def resolve(config: TrainConfig, dataset: Dataset, world: World, started: float)
 
 
 def line(denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig, world: World, started: float) -> str | None:
-    """How far a run comes, in words; None where it is by steps, or where a few of them cannot be tried cheaply.
+    """How far a run comes, in words; None where it is by steps, nothing is left, or a few steps cannot be tried cheaply.
 
     Args:
         started: `time.perf_counter()` from which the budget counts.
     """
-    if not config.minutes or _is_dear(config, world):
+    if _left(config, started) <= 0 or _is_dear(config, world):
         return None
     seconds = step_seconds(denoiser, feed, config)
     steps, items = max(_left(config, started) / seconds, 1), len(feed.indices)

@@ -237,7 +237,7 @@ class Session:
         spent = time.perf_counter() - self.started
         if self.config.minutes and not self.state.step and spent > 0.9 * 60 * self.config.minutes:
             raise UsageError(
-                f"{spent:.0f} s went into reading the data: nothing is left of {self.config.minutes:g} min to train",
+                f"{spent:.0f} s went into reading the data and starting: nothing is left of {self.config.minutes:g} min to train",
                 help="give more minutes; what was read is kept and will be there at once",
             )
 
