@@ -54,7 +54,7 @@ def test_the_numbers_follow_from_each_other(prepared, monkeypatch):
 @pytest.mark.parametrize(
     ("minutes", "widths"),
     # 48 channels for so few items, times (steps / 20,000)^0.15, with 57.6 s of a minute going into steps of 57.6 ms
-    [(1, [32, 64]), (10, [48, 96]), (100, [64, 128]), (10_000, [96, 192]), (0.01, [32, 64])],
+    [(1, [32, 64]), (10, [48, 96]), (100, [64, 128]), (1000, [80, 160]), (10_000, [96, 192]), (0.01, [32, 64])],
 )
 def test_the_network_grows_with_the_budget(minutes, widths, monkeypatch):
     monkeypatch.setattr(forecast, "step_seconds", lambda *_: 0.0576)
