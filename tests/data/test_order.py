@@ -4,7 +4,12 @@ import numpy as np
 import torch
 
 from langevin.data.augment import flip, mirrored
-from langevin.data.order import batch_indices, order
+from langevin.data.order import stretch
+
+
+def order(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """A whole epoch."""
+    return stretch(seed, indices, epoch * len(indices), len(indices))
 
 
 def test_an_epoch_is_a_permutation_and_seeds_and_epochs_differ() -> None:
@@ -27,14 +32,14 @@ def test_batches_are_windows_of_the_endless_row_of_epochs() -> None:
     indices = np.array([2, 3, 5, 7, 11, 13, 17])
     row = np.concatenate([order(5, epoch, indices) for epoch in range(20)])
     for batch in (1, 3, 7, 10, 16):
-        got = np.concatenate([batch_indices(5, indices, step, batch) for step in range(140 // batch)])
+        got = np.concatenate([stretch(5, indices, step * batch, batch) for step in range(140 // batch)])
         assert np.array_equal(got, row[: len(got)])
 
 
 def test_the_order_is_that_of_samples_whatever_the_batch() -> None:
     indices = np.arange(50)
-    by_8 = np.concatenate([batch_indices(-1, indices, step, 8) for step in range(30)])
-    by_24 = np.concatenate([batch_indices(-1, indices, step, 24) for step in range(10)])
+    by_8 = np.concatenate([stretch(-1, indices, 8 * step, 8) for step in range(30)])
+    by_24 = np.concatenate([stretch(-1, indices, 24 * step, 24) for step in range(10)])
     assert np.array_equal(by_8, by_24)
 
 

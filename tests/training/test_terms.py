@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from langevin.data.order import order, stretch
+from langevin.data.order import stretch
 from langevin.training.terms import Terms
 
 
@@ -38,7 +38,7 @@ def test_other_data_begin_with_an_epoch_and_every_item_is_seen_once_in_it():
     assert new.since == 9 and new.samples(9) == 108
     epoch = (9 * 12 + new.offset) // 37
     taken = _seen(new, range(9, 40), after)
-    assert taken[:37] == order(7, epoch, after).tolist()
+    assert taken[:37] == stretch(7, after, epoch * len(after), len(after)).tolist()
     assert sorted(taken[37:74]) == after.tolist()
     assert _seen(old, range(9), before) == stretch(7, before, 0, 108).tolist()
     assert _then(new, 9, items=37, data="b") == new

@@ -1,16 +1,12 @@
 """The order of training items: a pure function of the run's seed and the step. Workers and resumes have no part in it.
 
-Item k of training is item k of the endless row permutation(0), permutation(1), ... of the indices, one per epoch.
+Item k of training is item k of the endless row permutation(0), permutation(1), ... of the indices, one per epoch; batches run on
+across the end of an epoch.
 """
 
 from functools import lru_cache
 
 import numpy as np
-
-
-def order(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
-    """The indices (n,) in the order of that epoch."""
-    return np.asarray(indices)[_permutation(seed % 2**64, epoch, len(indices))]
 
 
 @lru_cache(maxsize=4)
@@ -20,11 +16,6 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     places = np.argsort(words, kind="stable")
     places.setflags(write=False)
     return places
-
-
-def batch_indices(seed: int, indices: np.ndarray, step: int, batch: int) -> np.ndarray:
-    """The items (batch,) of training step `step`, counted from 0. Batches run on across the end of an epoch."""
-    return stretch(seed, indices, step * batch, batch)
 
 
 def stretch(seed: int, indices: np.ndarray, place: int, length: int) -> np.ndarray:
