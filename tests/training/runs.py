@@ -29,13 +29,13 @@ def prepared(path: Path, **settings: Any) -> tuple[data.Dataset, TrainConfig, Mo
 class Run:
     """A run of 40 steps of 12 items, where nothing else is said."""
 
-    def __init__(self, path: Path, folder: Path, **changes: Any) -> None:
+    def __init__(self, path: Path, folder: Path, *, device: str = "cpu", **changes: Any) -> None:
         self.folder = folder
         base = {"steps": 40, "batch": 12, "network": TINY, "ema": [0.05, 0.1]}
         self.dataset, self.config, self.model = prepared(path, **{**base, **changes})
-        self.state = TrainState.start(self.model.denoiser.network, self.config)
+        self.state = TrainState.start(self.model.to(device).denoiser.network, self.config)
         rows, c = self.dataset.train_indices, self.config
-        self.feed = Feed(self.dataset, self.model.codec, rows, c.seed, c.batch, drop=c.dropout)
+        self.feed = Feed(self.dataset, self.model.codec, rows, c.seed, c.batch, drop=c.dropout, device=device)
         self.rows: list[Metrics] = []
 
     def take(self, until: int, compute: Loss | None = None) -> list[Metrics]:

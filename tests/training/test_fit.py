@@ -15,6 +15,7 @@ from langevin.evaluation.noise_levels import held_out_loss
 from langevin.registry import build
 from langevin.rng import SampleNoise
 from langevin.training import checkpoint
+from langevin.training.feed import _Ahead
 from langevin.training.gradient import gradient
 from langevin.training.optimizer import learning_rate
 from tests.training.runs import TINY, Run, in_sittings, same
@@ -104,13 +105,30 @@ def test_numbers_that_are_not_finite_are_skipped_and_end_the_run_if_they_go_on(p
             assert torch.equal(value, kept[name])
 
 
+def test_batches_that_are_read_ahead_are_the_same(pictures, tmp_path):
+    """In whatever order they are asked for; and so is their noise, from its first number on."""
+    feed = Run(pictures, tmp_path / "r").feed
+    ahead = _Ahead(**{f.name: getattr(feed, f.name) for f in dataclasses.fields(feed)})
+    for step in (0, 1, 2, 9, 10, 3):
+        ours, theirs = ahead.at(step), feed.at(step)
+        assert ours.made is not None
+        assert np.array_equal(ours.rows, theirs.rows)
+        assert torch.equal(ours.x0, theirs.x0)
+        assert torch.equal(ours.u, theirs.u)
+        assert torch.equal(ours.cond["label"], theirs.cond["label"])
+        for part in (slice(None), slice(3, 7)):
+            first, second = ours.noise(part), theirs.noise(part)
+            assert torch.equal(first(ours.x0[part]), second(ours.x0[part]))
+            assert torch.equal(first(ours.x0[part]), second(ours.x0[part]))  # further draws
+
+
 def test_noise_and_dropped_labels_do_not_depend_on_the_batch_they_come_in(pictures, tmp_path):
     run = Run(pictures, tmp_path / "r")
     keys = run.feed.at(3).keys
     assert len(set(keys)) == 12
     x = torch.empty(12, 1, 8, 8)
     halves = torch.cat([SampleNoise(keys[:5])(x[:5]), SampleNoise(keys[5:])(x[5:])])
-    assert torch.equal(run.feed.at(3).noise(x), halves)
+    assert torch.equal(run.feed.at(3).noise()(x), halves)
     labels = torch.stack([run.feed.at(step).cond["label"] for step in range(400)])
     dropped = (labels == len(run.dataset.classes)).double().mean().item()
     assert dropped == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / labels.numel()))

@@ -81,7 +81,7 @@ def test_gradients_of_single_items_equal_a_loop_over_them(pictures):
     run = Run(pictures)
     batch, K = run.feed.at(0), run.config.private.draws
     t, importance = run.state.law(batch.u, run.model.denoiser.process.schedule)
-    eps = batch.noise(batch.x0)
+    eps = batch.noise()(batch.x0)
     parts = [v.unflatten(0, (-1, K)) for v in (batch.x0, t, eps, importance)]
     cond = {name: value.unflatten(0, (-1, K)) for name, value in batch.cond.items()}
     found = per_sample_gradients(run.model.denoiser, denoising_loss, run.weight, *parts, cond)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.posterior import Gaussian
 from langevin.diffusion.process import GaussianDiffusion
-from langevin.diffusion.shapes import mean_flat, sum_flat
+from langevin.diffusion.shapes import beside, mean_flat, sum_flat
 from langevin.diffusion.weights import Weight
 from langevin.rng import Noise
 
@@ -19,7 +19,7 @@ def denoising_loss(
     """(B,) w(t) times the mean over entries of |x0 - x0_hat|^2, for x0 (B, ...) and t (B,)."""
     x_t = denoiser.process.corrupt(x0, t, noise)
     error = mean_flat((x0 - denoiser(x_t, t, cond).mean).square())
-    return weight(denoiser.process.schedule, t).to(error.device, error.dtype) * error
+    return beside(weight(denoiser.process.schedule, t), error) * error
 
 
 def step_kl(process: GaussianDiffusion, q: Gaussian, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def hybrid_loss(
     x_t = process.corrupt(x0, t, noise)
     q = denoiser(x_t, t, cond)
     assert isinstance(q, Gaussian)
-    simple = weight(process.schedule, t).to(x0.device, x0.dtype) * mean_flat((x0 - q.mean).square())
+    simple = beside(weight(process.schedule, t), x0) * mean_flat((x0 - q.mean).square())
     fixed_mean = type(q)(**{**vars(q), "mean": q.mean.detach()})
     step = torch.minimum(torch.full_like(t, 1 / T), t / 2)
     return simple + scale * T / x0[0].numel() * step_kl(process, fixed_mean, x0, x_t, t, t - step)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from langevin.diffusion.posterior import Gaussian, LearnedRange, Posterior
-from langevin.diffusion.shapes import expand_like
+from langevin.diffusion.shapes import beside, expand_like
 
 LOG_RATIO_LIMIT = 12.0
 """c_noise is clamped at |log(sigma / alpha)| = 12, beyond every schedule's interior, to stay finite at both ends."""
@@ -55,7 +55,7 @@ class Parametrization(ABC):
         c_noise = noise_level(alpha, sigma)
         if c_noise.ndim == 0 and c_noise.device.type == "cpu":  # filling needs no copy, on which a stream would wait
             return c_in * x_t, x_t.new_full((len(x_t),), c_noise.item())
-        return c_in * x_t, c_noise.to(x_t.device, x_t.dtype).expand(len(x_t))
+        return c_in * x_t, beside(c_noise, x_t).expand(len(x_t))
 
     def posterior(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Posterior:
         """p(x0 | x_t) from the network's output."""

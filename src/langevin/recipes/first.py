@@ -9,7 +9,6 @@ from langevin.data.show import grid
 from langevin.model import Model
 from langevin.recipes.outcome import save_picture
 from langevin.recipes.watch import Began, Event
-from langevin.rng import SampleNoise
 from langevin.training.feed import Batch
 
 ACROSS = 8
@@ -40,7 +39,7 @@ def sheet(model: Model, batch: Batch, began: Began) -> Image.Image:
     rows, captions = [_decoded(model, x0)], _labels(model, batch, count)
     for t in began.law(middles, schedule)[0].sort().values:
         alpha, sigma = schedule.alpha(t).item(), schedule.sigma(t).item()
-        x_t = model.denoiser.process.corrupt(x0, t.expand(count), SampleNoise(batch.keys[:count]))
+        x_t = model.denoiser.process.corrupt(x0, t.expand(count), batch.noise(slice(count)))
         rows.append(_decoded(model, x_t * (s / np.hypot(alpha * s, sigma))))
         captions += [f"sigma {sigma / alpha:.3g}", *[""] * (count - 1)]
     return grid(np.concatenate(rows), columns=count, captions=captions)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from langevin.config import TrainConfig
 from langevin.diffusion.weights import Weight
-from langevin.rng import SampleNoise
 from langevin.training.distributed import ALONE, World, here, host
 from langevin.training.feed import Batch
 from langevin.training.gradient import HALVES, Loss, gradient
@@ -43,7 +42,8 @@ def diagnose(
         items: names of the data's items.
         world: all processes, which come to the same answer.
     """
-    every = world.each(_found(denoiser, batch, config, state, weight, compute, items, world))
+    with torch.compiler.set_stance("force_eager"):  # what compiled code computes inside cannot be watched
+        every = world.each(_found(denoiser, batch, config, state, weight, compute, items, world))
     ranks = [rank for rank, one in enumerate(every) if one["items"] or one["layer"] or one["unsound"]]
     blamed = [every[rank] for rank in ranks] or every
     facts: dict[str, Any] = {
@@ -83,7 +83,7 @@ def _found(
             half = HALVES.get(config.precision)
             with torch.autocast(batch.x0.device.type, half, enabled=half is not None):
                 at = t[part.to(t.device)]
-                each.append(compute(denoiser, some.x0, at, SampleNoise(some.keys), weight, cond=some.cond))
+                each.append(compute(denoiser, some.x0, at, some.noise(), weight, cond=some.cond))
     found = torch.cat(each).cpu() if each else torch.zeros(0)
     bad = (~(found * importance.cpu().to(found)).isfinite()).nonzero().flatten().tolist()
     if not bad and not config.private and world.parallel != "fsdp":
@@ -129,6 +129,7 @@ def _some(batch: Batch, part: Tensor) -> Batch:
         cond={name: value[at] for name, value in batch.cond.items()},
         u=batch.u[part.to(batch.u.device)],
         keys=[batch.keys[i] for i in rows],
+        made=None if batch.made is None else batch.made[part],
     )
 
 

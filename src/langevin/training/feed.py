@@ -1,6 +1,8 @@
 """What a step learns from: a pure function of the run's seed and the step. No workers, no resumes, no order of calls."""
 
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from langevin.data.dataset import Dataset
 from langevin.data.order import stretch
 from langevin.rng import SampleNoise, generator, uniforms
 
+AHEAD = 4
+"""Threads that read ahead; each twice."""
 # streams of the run's generator
 _TIMES, _DROPOUT, _NOISE = 1, 2, 3
 
@@ -26,6 +30,7 @@ class Batch:
         cond: conditions, each (B, ...).
         u: (B,) stratified uniform numbers for the time law.
         keys: of each sample's noise.
+        made: (B, ...) the first draw of it, where it was made ahead.
     """
 
     rows: np.ndarray
@@ -33,14 +38,14 @@ class Batch:
     cond: dict[str, Tensor]
     u: Tensor
     keys: list[tuple[int, ...]]
+    made: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def noise(self) -> SampleNoise:
-        """From its first number on."""
-        return SampleNoise(self.keys)
+    def noise(self, part: slice = slice(None)) -> SampleNoise:
+        """That of these samples, from its first number on."""
+        return SampleNoise(self.keys[part], None if self.made is None else self.made[part])
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,19 +75,33 @@ class Feed:
 
     def at(self, step: int) -> Batch:
         """What step 0, 1, ... learns from."""
+        return self._sent(step, self._read(step))
+
+    def ahead(self) -> "Feed":
+        """The same batches; for a GPU, threads read the items and draw the noise of the next steps while it computes this one."""
+        if torch.device(self.device).type != "cuda" or self.is_private:
+            return self
+        return _Ahead(**{f.name: getattr(self, f.name) for f in fields(self)})
+
+    def _read(self, step: int) -> Batch:
+        """On the CPU, items raw."""
         every, first = self.rows(step), self.place(step)
         count = len(every)
         mine = slice(self.rank * count // self.world, (self.rank + 1) * count // self.world)
         rows = every[mine]
-        x0, cond = self.items(rows)
-        if self.mirror:
-            x0 = flip(x0, self.seed, rows, step)
+        raw, cond = self._raw(rows)
         if "label" in cond and self.drop:
             dropped = generator(self.seed, step, 0, _DROPOUT).random(count)[mine] < self.drop
-            none = len(self.dataset.classes)
-            cond["label"] = torch.where(torch.from_numpy(dropped).to(self.device), none, cond["label"])
-        keys = [(self.seed, first + j, 0, _NOISE) for j in range(count)[mine]]
-        return Batch(rows, x0, cond, uniforms(count, self.seed, step, 0, _TIMES)[mine], keys)
+            cond["label"][torch.from_numpy(dropped)] = len(self.dataset.classes)
+        keys: list[tuple[int, ...]] = [(self.seed, first + j, 0, _NOISE) for j in range(count)[mine]]
+        return Batch(rows, raw, cond, uniforms(count, self.seed, step, 0, _TIMES)[mine], keys)
+
+    def _sent(self, step: int, batch: Batch) -> Batch:
+        """To the device, in model space."""
+        x0, cond = self._encoded(batch.x0, batch.cond)
+        if self.mirror:
+            x0 = flip(x0, self.seed, batch.rows, step)
+        return replace(batch, x0=x0, cond=cond)
 
     def rows(self, step: int) -> np.ndarray:
         """The items of a step, for all processes."""
@@ -99,9 +118,53 @@ class Feed:
 
     def items(self, rows: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         """Items and conditions as they are; a missing label is the index one past the last."""
-        raw = torch.from_numpy(self.dataset.take(rows)).to(self.device)
+        return self._encoded(*self._raw(rows))
+
+    def _raw(self, rows: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         cond = {}
         if self.dataset.classes:
-            label = torch.from_numpy(self.dataset.columns["label"][rows].astype(np.int64)).to(self.device)
+            label = torch.from_numpy(self.dataset.columns["label"][rows].astype(np.int64))
             cond["label"] = torch.where(label < 0, len(self.dataset.classes), label)
-        return self.codec.encode(raw), cond
+        return torch.from_numpy(self.dataset.take(rows)), cond
+
+    def _encoded(self, raw: Tensor, cond: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        there = {name: value.to(self.device, non_blocking=True) for name, value in cond.items()}
+        return self.codec.encode(raw.to(self.device, non_blocking=True)), there
+
+
+@dataclass(frozen=True, eq=False)
+class _Ahead(Feed):
+    """The same batches, read in threads a few steps before they are asked for."""
+
+    def at(self, step: int) -> Batch:
+        wanted = range(step, step + 2 * AHEAD)
+        for k in [k for k in self._reading if k not in wanted]:
+            self._reading.pop(k).cancel()
+        for k in wanted:
+            if k not in self._reading:
+                self._reading[k] = self._threads.submit(self._made, k)
+        return self._sent(step, self._reading.pop(step).result())
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(AHEAD, "feed")  # they end with this object
+
+    @cached_property
+    def _reading(self) -> dict[int, Future[Batch]]:
+        return {}
+
+    @cached_property
+    def _shape(self) -> torch.Size:
+        """Of an item in model space."""
+        return self.items(self.indices[:1])[0].shape[1:]
+
+    def _made(self, step: int) -> Batch:
+        """Read, its noise drawn, and lying where a GPU can fetch it by itself."""
+        batch = self._read(step)
+        noise = batch.noise()(torch.empty(len(batch), *self._shape))
+        cond = {name: _pinned(value) for name, value in batch.cond.items()}
+        return replace(batch, x0=_pinned(batch.x0), cond=cond, made=_pinned(noise))
+
+
+def _pinned(value: Tensor) -> Tensor:
+    return value.pin_memory() if torch.cuda.is_available() else value

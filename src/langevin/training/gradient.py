@@ -9,8 +9,8 @@ from torch import Tensor
 
 from langevin.config import TrainConfig
 from langevin.diffusion.parametrization import noise_level
+from langevin.diffusion.shapes import beside
 from langevin.diffusion.weights import Weight
-from langevin.rng import SampleNoise
 from langevin.training.chance import chance
 from langevin.training.distributed import ALONE, World
 from langevin.training.feed import Batch
@@ -77,11 +77,11 @@ def gradient(
         x0, some = batch.x0[part], {name: value[part] for name, value in batch.cond.items()}
         with world.travelling(denoiser, state.uncertainty, last=k + size >= len(batch)):
             with chance(batch.keys[part], x0.device), torch.autocast(x0.device.type, half, enabled=half is not None):
-                loss = compute(denoiser, x0, t[part], SampleNoise(batch.keys[part]), weight, cond=some)
+                loss = compute(denoiser, x0, t[part], batch.noise(part), weight, cond=some)
             each.append(loss.detach())
             if state.uncertainty is not None:
                 level = noise_level(schedule.alpha(t[part]), schedule.sigma(t[part]))
                 loss = state.uncertainty(loss, level)
-            state.scale.up((loss * importance[part].to(loss)).sum().div(share)).backward()
+            state.scale.up((loss * beside(importance[part], loss)).sum().div(share)).backward()
     world.mean_gradients(state.uncertainty)
     return Losses(t, torch.cat(each), importance)

@@ -85,6 +85,7 @@ def fit(
     """
     if config.minutes is None and config.steps is None:
         raise ValueError("a run needs minutes or steps")
+    feed = feed.ahead()
     compute = compute or (hybrid_loss if config.loss == "hybrid" else denoising_loss)
     weight = build(dict(config.weight or {"name": "karras"}), Weight, foreign=True)
     moved = parameters(state.optimizer)
@@ -128,13 +129,13 @@ def fit(
             early=world.size == 1 and state.step < sitting + FIRST_STEPS,
             rehearse=rehearse if world.parallel == "ddp" and state.step < sitting + REHEARSED else None,
         )
+        slopes = gradients(moved)
+        state.scale.down(slopes)
+        total = total_norm(moved)  # on its way before anything below waits for the device
         if not private:
             losses = replace(losses, silent=silence(denoiser, batch.x0, losses.t, weight))
         losses, said = losses.pooled(world, feed.batch, [0 if stop is None else stop.asked])
-        loss, slopes = losses.mean(), gradients(moved)
-        state.scale.down(slopes)
-        total = total_norm(moved)
-        norm = total.item()
+        loss, norm = losses.mean(), total.item()
         state.step += 1
         is_sound = finite(loss, norm)
         if state.scale.heed(is_sound, config.precision):

@@ -32,7 +32,6 @@ from torch.func import functional_call, grad, vmap
 from langevin.config import PrivateConfig, TrainConfig
 from langevin.diffusion.weights import Weight
 from langevin.errors import UsageError
-from langevin.rng import SampleNoise
 from langevin.training.chance import chance
 from langevin.training.feed import Batch, Feed
 from langevin.training.gradient import Loss, Losses
@@ -110,7 +109,7 @@ def private_gradient(
         torch.arange(len(t)).split(config.micro_batch or AT_ONCE) if len(t) else ()
     ):  # it may be that none is taken
         part = slice(K * int(rows[0]), K * (int(rows[-1]) + 1))
-        x0, eps = batch.x0[part], SampleNoise(batch.keys[part])(batch.x0[part])
+        x0, eps = batch.x0[part], batch.noise(part)(batch.x0[part])
         cond = {name: value[part].unflatten(0, (-1, K)) for name, value in batch.cond.items()}
         x0, eps = x0.unflatten(0, (-1, K)), eps.unflatten(0, (-1, K))
         with chance(batch.keys[part], device):
@@ -127,7 +126,7 @@ def _watched(denoiser: Any, batch: Batch, state: TrainState, weight: Weight, com
     """What held-out samples cost."""
     t, importance = state.law(batch.u, denoiser.process.schedule)
     with chance(batch.keys, batch.x0.device):
-        each = compute(denoiser, batch.x0, t, batch.noise, weight, cond=batch.cond)
+        each = compute(denoiser, batch.x0, t, batch.noise(), weight, cond=batch.cond)
     return Losses(t, each, importance, silence(denoiser, batch.x0, t, weight))
 
 

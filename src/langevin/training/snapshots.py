@@ -22,6 +22,7 @@ from torch import Tensor
 
 from langevin import store
 from langevin.errors import DiskError, RefusedError, UsageError
+from langevin.finite import is_finite
 from langevin.training.ema import Profile, edge, mixture
 
 KEEP, FINEST = 12, 4
@@ -109,7 +110,7 @@ class Snapshots:
         if target.exists() and is_sound(target):
             return
         tensors = {f"{s}.{k}": v.detach() for s, average in averages.items() for k, v in average.items()}
-        if not all(torch.isfinite(v).all() for v in tensors.values()):
+        if not all(is_finite(v) for v in tensors.values()):
             self.say(f"step {step:,}: no snapshot is taken of averages that are not finite")
             return
         widths = list(averages)
