@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from langevin.errors import UsageError
 from langevin.networks import MLP, Network, UNet, default_size
-from langevin.networks.layers import attend, even, spread
+from langevin.networks.layers import attend, even, places, spread
 from langevin.registry import find, name_of
 
 CONDITIONS = {
@@ -51,7 +51,13 @@ def batch(shape: tuple[int, ...], n: int = 8) -> tuple[torch.Tensor, torch.Tenso
     return torch.randn(n, *shape, generator=g), torch.linspace(-3, 3, n)
 
 
-CASES = [pytest.param(unet, s, id=f"unet {n}") for n, s in SHAPES.items()] + [pytest.param(mlp, (6,), id="mlp")]
+def told(shape: tuple[int, ...]) -> UNet:
+    """A U-Net that knows where its pixels lie."""
+    return unet(shape, coordinates=True)
+
+
+CASES = [pytest.param(unet, s, id=f"unet {n}") for n, s in SHAPES.items()]
+CASES += [pytest.param(told, SHAPES["13x17"], id="unet with coordinates"), pytest.param(mlp, (6,), id="mlp")]
 every = pytest.mark.parametrize(("make", "shape"), CASES)
 
 
@@ -137,6 +143,23 @@ def test_first_convolution_is_unshuffle_and_convolution():
     blocks = w.unflatten(3, (3, 2)).unflatten(2, (3, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
     expected = F.conv2d(F.pixel_unshuffle(x, 2), blocks, net.enter.bias, padding=1)
     torch.testing.assert_close(net.enter(x), expected)
+
+
+def test_places_are_the_corners_and_what_lies_between():
+    rows, columns = places(torch.zeros(2, 3, 2, 3))[1]
+    assert rows.tolist() == [[-1, -1, -1], [1, 1, 1]]
+    assert columns.tolist() == [[-1, 0, 1], [-1, 0, 1]]
+
+
+def test_who_is_told_where_it_is_need_not_see_the_border():
+    """One pixel in an empty picture: a middle far from all borders is told from another one by its coordinates alone."""
+    x, c = torch.zeros(2, 1, 65, 65), torch.zeros(2)
+    x[0, 0, 30, 30] = x[1, 0, 34, 34] = 1.0  # a multiple of all that the network divides by
+    for make, differ in ((unet, False), (told, True)):
+        net = stir(make((1, 65, 65)) if differ else make((1, 65, 65), attention=[]))
+        a, b = net(x, c)
+        apart = (a[0, 26:35, 26:35] - b[0, 30:39, 30:39]).abs().max().item()
+        assert (apart > 1e-3) is differ
 
 
 def test_spread_is_pixel_shuffle():

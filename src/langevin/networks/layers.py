@@ -31,6 +31,12 @@ def even(x: Tensor, multiple: int = 2) -> Tensor:
     return channels_last(F.pad(x, pad)) if any(pad) else x
 
 
+def places(x: Tensor) -> Tensor:
+    """(B, dims, *spatial): where each element of x (B, C, *spatial) lies, along each axis from -1 to 1."""
+    axes = [torch.linspace(-1, 1, n, dtype=x.dtype, device=x.device) for n in x.shape[2:]]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(x), -1, *x.shape[2:])
+
+
 def crop(x: Tensor, spatial: torch.Size) -> Tensor:
     """The first `spatial` elements of each spatial axis."""
     return x[(..., *(slice(n) for n in spatial))]

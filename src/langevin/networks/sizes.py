@@ -2,7 +2,8 @@
 
 Chosen for training that is counted in minutes: there a held-out loss follows the number of steps more than the number of
 parameters (benchmarks/RESULTS.md), so the network is small and works at half resolution and below. The lowest level has
-so few positions that attention between all of them costs little.
+so few positions that attention between all of them costs little. Pixels are told where they lie: a short run that has to find that out
+from the borders spends its time on it.
 """
 
 from collections.abc import Sequence
@@ -47,4 +48,5 @@ def default_size(shape: Sequence[int], count: int, scale: float = 1.0) -> dict[s
     width = max(unit * round(scale * width / unit), 16)
     width = max(width, 32 * ceil(channels * patch**dims / 32))  # nothing of a patch is lost
     widths = [width * 2 ** min(i, 2) for i in range(levels)]
-    return {"channels": channels, "dims": dims, "patch": patch, "widths": widths, "attention": [levels - 1]}
+    given = {"channels": channels, "dims": dims, "patch": patch, "widths": widths, "attention": [levels - 1]}
+    return given | {"coordinates": True}

@@ -15,7 +15,18 @@ from torch import Tensor, cat, nn
 from langevin.errors import UsageError
 from langevin.networks.base import Network
 from langevin.networks.conditions import Conditions
-from langevin.networks.layers import CONV, CONV_TRANSPOSE, Attention, Residual, channels_last, crop, even, spread, zero
+from langevin.networks.layers import (
+    CONV,
+    CONV_TRANSPOSE,
+    Attention,
+    Residual,
+    channels_last,
+    crop,
+    even,
+    places,
+    spread,
+    zero,
+)
 
 
 class UNet(Network):
@@ -34,6 +45,7 @@ class UNet(Network):
         head: channels of an attention head, at least.
         features: width of the embedding of noise level and conditions.
         dropout: share of values that a residual block forgets in training, 0 to 1.
+        coordinates: whether a pixel is told where it lies, each axis from -1 to 1, as further channels of the input.
         conditions: name -> setting, see `Conditions`.
 
     Raises:
@@ -53,6 +65,7 @@ class UNet(Network):
         head: int = 64,
         features: int = 256,
         dropout: float = 0.0,
+        coordinates: bool = False,
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
@@ -78,9 +91,10 @@ class UNet(Network):
             "head": head,
             "features": features,
             "dropout": dropout,
+            "coordinates": coordinates,
             "conditions": {name: dict(setting) for name, setting in (conditions or {}).items()},
         }
-        self.dims, self.patch = dims, patch
+        self.dims, self.patch, self.coordinates = dims, patch, coordinates
         self.conditions = Conditions(conditions or {}, features)
         tokens = bool(self.conditions.tokens)
 
@@ -91,7 +105,7 @@ class UNet(Network):
 
         steps = list(pairwise(widths))
         bottom = len(steps)
-        enter = channels + self.conditions.extra_channels
+        enter = channels + self.conditions.extra_channels + dims * coordinates
         self.enter = CONV[dims](enter, widths[0], 3 * patch, stride=patch, padding=patch)  # unshuffle, then 3x3
         self.down = nn.ModuleList(nn.ModuleList(chain(i, fine)) for i, (fine, _) in enumerate(steps))
         self.shrink = nn.ModuleList(CONV[dims](fine, coarse, 2, stride=2) for fine, coarse in steps)
@@ -110,7 +124,10 @@ class UNet(Network):
             raise UsageError(f"the network wants (batch, channels, {self.dims} spatial axes), not {tuple(x.shape)}")
         self.conditions.check(cond)
         e, sequence = self.conditions.embed(c_noise, cond), self.conditions.sequence(c_noise, cond)
-        h = channels_last(self.enter(even(self.conditions.beside(x, cond), self.patch)))
+        given = self.conditions.beside(x, cond)
+        if self.coordinates:
+            given = cat([given, places(x)], 1)
+        h = channels_last(self.enter(even(given, self.patch)))
         skips = []
         for level, shrink in zip(self.down, self.shrink, strict=True):
             for layer in level:
