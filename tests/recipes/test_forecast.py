@@ -1,5 +1,6 @@
 """How far a run comes is said before its first step, and trying it changes nothing."""
 
+import math
 import re
 import time
 
@@ -23,6 +24,24 @@ def prepared():
     model = plan.make(config, dataset)
     state = TrainState.start(model.denoiser.network, config)
     return model, state, plan.feed(config, dataset, model.codec, state, ALONE), config
+
+
+def test_where_the_held_out_loss_will_end_follows_from_its_slope():
+    """A loss that falls by a share q while the share doubles: from 0.3 to 0.25, and from a half to the whole by 0.41 of that."""
+    low, high = forecast.expected([(0.1, 0.4), (0.25, 0.3), (0.4, 0.27), (0.5, 0.25)])
+    assert math.sqrt(low * high) == pytest.approx(0.25 * (0.25 / 0.3) ** 0.41)
+    assert high / low == pytest.approx(math.exp(4 * 0.015))
+    # looks need not lie where the share was half
+    low, high = forecast.expected([(0.1, 0.36), (0.2, 0.3), (0.4, 0.25)])
+    assert math.sqrt(low * high) == pytest.approx(0.25 * (0.25 / 0.3) ** (0.41 * math.log2(2.5)))
+    assert forecast.expected([(0.05, 0.36), (0.1, 0.3), (0.2, 0.25)]) is None  # too early
+    assert forecast.expected([(0.1, 0.3), (0.2, 0.25), (0.4, 0.25)]) is None  # it does not fall any more
+    assert (
+        forecast.expected([(0.3, 0.3), (0.35, 0.26), (0.4, 0.25)]) is None
+    )  # a sitting that began late knows no slope
+    steep = forecast.expected([(0.1, 3.0), (0.2, 1.0), (0.9, 0.25)])
+    assert steep is not None
+    assert steep[1] <= 0.25  # it learns: the end is no worse than now
 
 
 def test_trying_a_step_touches_nothing_of_the_run(prepared):

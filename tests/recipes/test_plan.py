@@ -26,8 +26,8 @@ def labelled(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "guidance", "interval"),
     [
-        ({}, 2.0, (0.2, 1.5)),
-        ({"data": {"size": 64}}, 2.0, (0.4, 3.0)),
+        ({}, 2.0, (0.1, 3.0)),
+        ({"data": {"size": 64}}, 2.0, (0.2, 6.0)),
         ({"dropout": 0}, 1.0, None),  # a model that always had labels knows nothing to be led away from
         ({"data": {"labels": False}}, 1.0, None),
         ({"sampling": {"guidance": 2}}, 2.0, None),

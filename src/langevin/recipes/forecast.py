@@ -1,4 +1,5 @@
-"""What a budget of minutes is good for on this machine: a few steps are timed before the first one counts.
+"""What a budget is good for: on this machine, of which a few steps are timed before the first one counts; and with these data,
+of which looks tell while the run goes.
 
 In a short budget a held-out loss follows the number of steps more than the number of parameters, in a long one less: a network's
 best size grows with what can be computed (for language models: Hoffmann et al. 2022, arXiv:2203.15556). How fast, was fitted
@@ -6,16 +7,20 @@ to held-out losses at two budgets (docs/recipe.md).
 """
 
 import copy
+import math
 import time
+from collections.abc import Sequence
 from itertools import count
 from statistics import median
+
+import numpy as np
 
 from langevin.config import TrainConfig
 from langevin.data.dataset import Dataset
 from langevin.diffusion import NetworkDenoiser
 from langevin.recipes import plan
 from langevin.training import TrainState, fit
-from langevin.training.distributed import ALONE, World
+from langevin.training.distributed import World
 from langevin.training.feed import Feed
 from langevin.words import counted
 
@@ -29,9 +34,38 @@ USUAL, POWER, LEAST, MOST = 20_000, 0.15, 0.5, 2.0
 """Widths go with a power of the steps of 32 samples that the usual network would take, which is right at so many; and how far
 they are changed at most."""
 
+AHEAD, FROM = 0.41, 0.25
+"""What is left of a slope, and from which share of a run on it tells anything; see `expected`."""
+
+
+def expected(looks: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """Between what the held-out loss will lie at the end of a run whose learning rate falls as a cosine to zero.
+
+    Its logarithm, which fell by b while the share of the budget went from p / 2 to p, will fall by 0.41 b log2(1 / p) until
+    the end. Fitted to 18 runs of 900 to 9,550 steps on five sets; the range is twice the scatter that was left, 3.3 % up to
+    a share of 0.4 and 1.5 % beyond.
+
+    Args:
+        looks: (share of the budget, held-out loss) by now.
+
+    Returns:
+        (low, high); None before a quarter of the run, and where the loss does not fall.
+    """
+    share, loss = np.array([look for look in looks if look[0] > 0]).reshape(-1, 2).T
+    if len(share) < 3 or not FROM <= share[-1] < 1 or share[0] > share[-1] / 2:
+        return None
+    fell = np.interp(math.log(share[-1] / 2), np.log(share), np.log(loss)) - math.log(loss[-1])
+    if fell <= 0:
+        return None
+    end = loss[-1] * math.exp(-AHEAD * fell * math.log2(1 / share[-1]))
+    off = math.exp(2 * (0.033 if share[-1] < 0.4 else 0.015))
+    return float(end / off), float(min(end * off, loss[-1]))
+
 
 def resolve(config: TrainConfig, dataset: Dataset, world: World, started: float) -> TrainConfig:
-    """`plan.resolve` with a network as large as the budget of minutes is good for, on a CPU; elsewhere it was not measured.
+    """`plan.resolve` with a network as large as the budget of minutes is good for.
+
+    Fitted on a CPU; on a GPU the steps that are tried are not compiled, which makes the widths at most a tenth too small.
 
     Args:
         started: `time.perf_counter()` from which the budget counts.
@@ -40,9 +74,9 @@ def resolve(config: TrainConfig, dataset: Dataset, world: World, started: float)
     left = _left(config, started)
     if config.network is not None or config.init is not None or left <= 0 or _is_dear(config, world):
         return plain
-    model = plan.make(plain, dataset)
+    model = plan.make(plain, dataset).to(world.device)
     state = TrainState.start(model.denoiser.network, plain)
-    feed = plan.feed(plain, dataset, model.codec, state, ALONE)
+    feed = plan.feed(plain, dataset, model.codec, state, world)
     steps = left / step_seconds(model.denoiser, feed, plain) * feed.batch / 32
     return plan.resolve(config, dataset, min(max((steps / USUAL) ** POWER, LEAST), MOST))
 
@@ -53,8 +87,8 @@ def line(denoiser: NetworkDenoiser, feed: Feed, config: TrainConfig, world: Worl
     Args:
         started: `time.perf_counter()` from which the budget counts.
     """
-    if _left(config, started) <= 0 or _is_dear(config, world):
-        return None
+    if _left(config, started) <= 0 or _is_dear(config, world) or world.device.type != "cpu":
+        return None  # what is compiled takes other steps than those that can be tried
     seconds = step_seconds(denoiser, feed, config)
     steps, items = max(_left(config, started) / seconds, 1), len(feed.indices)
     often = steps * feed.batch / items
@@ -87,7 +121,7 @@ def _left(config: TrainConfig, started: float) -> float:
 
 def _is_dear(config: TrainConfig, world: World) -> bool:
     """Whether processes or compiled code would have to be made for a trial, or epsilon spent."""
-    return bool(world.size > 1 or world.device.type != "cpu" or config.compile is True or config.private)
+    return bool(world.size > 1 or config.compile is True or config.private)
 
 
 def _round(number: float) -> str:

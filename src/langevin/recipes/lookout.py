@@ -10,6 +10,7 @@ from langevin.errors import MemoryShortError
 from langevin.evaluation.noise_levels import BATCH, LevelLoss
 from langevin.model import Model
 from langevin.recipes.console import Console
+from langevin.recipes.forecast import expected
 from langevin.recipes.looks import Looks
 from langevin.recipes.outcome import preview, save_picture
 from langevin.recipes.rows import Rows
@@ -27,17 +28,17 @@ class Lookout:
     """Looks, and tells.
 
     Args:
-        by_steps: whether the run's budget is a number of steps: its previews then do not depend on the clock.
+        config: of the run. Where its budget is a number of steps, previews do not depend on the clock.
     """
 
-    def __init__(self, folder: Path, looks: Looks, console: Console, by_steps: bool) -> None:
-        self.folder, self.looks, self.console, self.by_steps = folder, looks, console, by_steps
+    def __init__(self, folder: Path, looks: Looks, console: Console, config: TrainConfig) -> None:
+        self.folder, self.looks, self.console, self.config = folder, looks, console, config
         self._sheet_at = self._picture_at = time.perf_counter()
 
     def __call__(self, rows: Rows, step: int, share: float, model: Model) -> tuple[LevelLoss, Any]:
         """Measure the losses on fixed items. Returns them, and the sheet of samples where one was drawn."""
         before, sheet, now = self.looks.share, None, time.perf_counter()
-        is_time = self.by_steps or now - self._sheet_at > SHEET_SECONDS
+        is_time = self.config.steps is not None or now - self._sheet_at > SHEET_SECONDS
         if is_time and int(share * SHEETS) > int(before * SHEETS) and share < 1:
             # before the row, which says that all of the look is done
             sheet, self._sheet_at = preview(model, self.console.say, small=True), now
@@ -46,11 +47,20 @@ class Lookout:
         level, more = fitting(lambda batch: self.looks.look(step, share, model.denoiser, batch), self.console.say)
         rows.looked(step, level, **more)
         numbers = f"held-out {level.mean:.4f}" + (f"  training {more['training']:.4f}" if "training" in more else "")
-        self.console.say(f"step {step:>7,}  {numbers}  {self.looks.verdict.line}", verdict=more["verdict"])
+        if end := self._end():
+            numbers += f"  at the end {end[0]:.4f} to {end[1]:.4f}"
+        self.console.say(f"step {step:>7,}  {numbers}  {self.looks.verdict.line}", verdict=more["verdict"], end=end)
         if now - self._picture_at > PICTURE_SECONDS:
             self.draw()
             self._picture_at = now
         return level, sheet
+
+    def _end(self) -> tuple[float, float] | None:
+        """Between what the held-out loss is expected to lie at the end, where that can be told."""
+        optimizer = self.config.optimizer
+        if optimizer.decay != "cosine" or optimizer.hold or self.looks.verdict.state != "learning":
+            return None
+        return expected([(row["share"], row["held_out"]) for row in self.looks.rows])
 
     def draw(self) -> None:
         """progress.png."""

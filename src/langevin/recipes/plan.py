@@ -29,7 +29,7 @@ from langevin.training.optimizer import default_lr
 from langevin.training.private import PrivateFeed
 
 T = TypeVar("T")
-GUIDANCE, INTERVAL = 2.0, (0.2, 1.5)
+GUIDANCE, INTERVAL = 2.0, (0.1, 3.0)
 """Of samples with a class, where nothing is said, and the noise levels, sigma / alpha, at which it acts for a side up to 32:
 above them it takes variety, below them it does nothing (Kynkaanniemi et al., "Applying Guidance in a Limited Interval", 2024)."""
 MEASURED = 4096

@@ -253,7 +253,7 @@ class Session:
         config, before = self.config, (row for _, row in read(self.folder / "metrics.jsonl"))
         seconds = config.minutes and 60 * config.minutes
         self.looks = Looks(before, self.feed, self.law, self.weight, steps=config.steps, seconds=seconds)
-        self.lookout = Lookout(self.folder, self.looks, self.console, config.steps is not None)
+        self.lookout = Lookout(self.folder, self.looks, self.console, config)
 
     def _look(self, rows: Rows) -> float:
         level, sheet = self.lookout(rows, self.state.step, self._progress(), self._first_average())
