@@ -11,9 +11,14 @@ if TYPE_CHECKING:
 NAMED = 5
 
 
+def is_finite(value: "Tensor") -> bool:
+    """Whether all numbers of a tensor are; a sum that is finite has no other terms, and is found in half the time."""
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
+
+
 def refuse_broken(tensors: Mapping[str, "Tensor"], *, where: str) -> None:
     """Raise DivergedError naming the tensors that hold nan or an infinity."""
-    broken = [k for k, v in tensors.items() if v.is_floating_point() and not bool(v.isfinite().all())]
+    broken = [k for k, v in tensors.items() if v.is_floating_point() and not is_finite(v)]
     if broken:
         more = f" and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
         raise DivergedError(
