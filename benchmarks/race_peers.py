@@ -58,7 +58,7 @@ AT_ONCE = 250
 
 @dataclass
 class Peer:
-    """What a peer trains and draws with; pictures are (B, 1, H, W) in [-1, 1].
+    """What a peer trains and draws with; pictures are (B, C, H, W) in [-1, 1].
 
     Attributes:
         loss: of a batch, to go backward from.
@@ -106,11 +106,11 @@ class Average:
         torch._foreach_lerp_(self.ours, self.theirs, 1 - self.decay(steps))
 
 
-def diffusers(side: int) -> Peer:
+def diffusers(side: int, channels: int) -> Peer:
     from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
     from diffusers.training_utils import EMAModel
 
-    net = unet2d(UNet2DModel, side)
+    net = unet2d(UNet2DModel, side, channels)
     noise = DDPMScheduler(num_train_timesteps=1000)
     ema = EMAModel(net.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
 
@@ -123,7 +123,7 @@ def diffusers(side: int) -> Peer:
         net.eval()
         solver = DPMSolverMultistepScheduler.from_config(noise.config)
         solver.set_timesteps(steps)
-        x = torch.randn(n, 1, side, side)
+        x = torch.randn(n, channels, side, side)
         for t in solver.timesteps:
             x = solver.step(net(x, t).sample, t, x).prev_sample
         return x
@@ -132,11 +132,11 @@ def diffusers(side: int) -> Peer:
     return Peer(net, optimizer, loss, lambda steps: ema.step(net.parameters()), draw, 20, ("diffusers",), clip=1.0)
 
 
-def unet2d(kind: Callable[..., nn.Module], side: int, **other: object) -> nn.Module:
+def unet2d(kind: Callable[..., nn.Module], side: int, channels: int, **other: object) -> nn.Module:
     return kind(
         sample_size=side,
-        in_channels=1,
-        out_channels=1,
+        in_channels=channels,
+        out_channels=channels,
         layers_per_block=2,
         block_out_channels=(32, 64, 128),
         norm_num_groups=8,
@@ -146,11 +146,11 @@ def unet2d(kind: Callable[..., nn.Module], side: int, **other: object) -> nn.Mod
     )
 
 
-def lucidrains(side: int) -> Peer:
+def lucidrains(side: int, channels: int) -> Peer:
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from ema_pytorch import EMA
 
-    net = Unet(dim=32, dim_mults=(1, 2, 4), channels=1)
+    net = Unet(dim=32, dim_mults=(1, 2, 4), channels=channels)
     diffusion = GaussianDiffusion(net, image_size=side, timesteps=1000, sampling_timesteps=25, objective="pred_v")
     ema = EMA(diffusion, beta=0.995, update_every=10)
 
@@ -172,10 +172,10 @@ def lucidrains(side: int) -> Peer:
     )
 
 
-def smalldiffusion(side: int) -> Peer:
+def smalldiffusion(side: int, channels: int) -> Peer:
     from smalldiffusion import Scaled, ScheduleLogLinear, Unet, generate_train_sample, samples
 
-    net = Scaled(Unet)(side, 1, 1, ch=64, ch_mult=(1, 1, 2), attn_resolutions=(side // 2,))
+    net = Scaled(Unet)(side, channels, channels, ch=64, ch_mult=(1, 1, 2), attn_resolutions=(side // 2,))
     schedule = ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800)
     average = Average(net, lambda steps: min(0.999, (1 + steps) / (10 + steps)))
 
@@ -191,11 +191,11 @@ def smalldiffusion(side: int) -> Peer:
     return Peer(net, optimizer, loss, average, draw, 20, ("smalldiffusion",))
 
 
-def edm(side: int) -> Peer:
+def edm(side: int, channels: int) -> Peer:
     import k_diffusion
     from diffusers import UNet2DModel
 
-    net = unet2d(UNet2DModel, side, downsample_type="resnet", upsample_type="resnet")
+    net = unet2d(UNet2DModel, side, channels, downsample_type="resnet", upsample_type="resnet")
     inner = _LogSigma(net)
     denoiser = k_diffusion.Denoiser(inner, sigma_data=0.5)
     average = Average(denoiser, lambda steps: 0.5 ** (1 / (0.05 * steps)))
@@ -206,7 +206,7 @@ def edm(side: int) -> Peer:
 
     def draw(n: int, steps: int) -> Tensor:
         sigmas = k_diffusion.sampling.get_sigmas_karras(steps, 0.002, 80.0)
-        x = sigmas[0] * torch.randn(n, 1, side, side)
+        x = sigmas[0] * torch.randn(n, channels, side, side)
         return k_diffusion.sampling.sample_heun(average.network, x, sigmas, disable=True)
 
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8)
@@ -229,18 +229,23 @@ class _LogSigma(nn.Module):
 PEERS = {peer.__name__: peer for peer in (diffusers, lucidrains, smalldiffusion, edm)}
 
 
-def idx(path: Path) -> np.ndarray:
-    """(N, H, W) uint8 from a file in MNIST's format, gzipped or not."""
+def pictures_of(path: Path) -> np.ndarray:
+    """(N, H, W, C) uint8 from an array in a .npy file, or from a file in MNIST's format, gzipped or not."""
+    if path.suffix == ".npy":
+        images = np.load(path)
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise ValueError(f"{path}: pictures (N, H, W, C) of uint8 wanted, not {images.shape} of {images.dtype}")
+        return images
     body = path.read_bytes()
     body = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
     if body[:4] != b"\0\0\x08\3":
         raise ValueError(f"{path}: no idx file of grey 8-bit pictures")
-    return np.frombuffer(body, np.uint8, offset=16).reshape(np.frombuffer(body, ">u4", 3, offset=4))
+    return np.frombuffer(body, np.uint8, offset=16).reshape(*np.frombuffer(body, ">u4", 3, offset=4), 1)
 
 
 def batches(images: np.ndarray, size: int) -> Iterator[Tensor]:
     """Epochs in random order, without end."""
-    x = torch.from_numpy(images.copy())[:, None]
+    x = torch.from_numpy(images.copy()).movedim(-1, 1).contiguous()
     while True:
         for rows in torch.randperm(len(x)).split(size):
             if len(rows) == size:
@@ -269,21 +274,22 @@ def train(peer: Peer, feed: Iterator[Tensor], budget: Budget, precision: torch.d
 
 @torch.no_grad()
 def pictures(peer: Peer, n: int, steps: int) -> np.ndarray:
-    """(n, H, W) uint8.
+    """(n, H, W, C) uint8, without C where it is 1.
 
     Raises:
         FloatingPointError: values that are not finite.
     """
-    x = torch.cat([peer.draw(min(AT_ONCE, n - k), steps) for k in range(0, n, AT_ONCE)])[:, 0]
+    x = torch.cat([peer.draw(min(AT_ONCE, n - k), steps) for k in range(0, n, AT_ONCE)]).movedim(1, -1)
     if not x.isfinite().all():
         raise FloatingPointError("samples that are not finite")
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
+    images = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
+    return images[..., 0] if images.shape[-1] == 1 else images
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=PEERS)
-    parser.add_argument("--images", type=Path, required=True, help="idx file to learn from")
+    parser.add_argument("--images", type=Path, required=True, help="idx file or .npy array to learn from")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--out", type=Path, required=True, help=".npz for the samples")
     parser.add_argument("--samples", type=int, default=5000)
@@ -298,8 +304,8 @@ def main(arguments: list[str] | None = None) -> None:
     budget = Budget(given.began, 60 * given.minutes)
     torch.set_num_threads(given.threads)
     torch.manual_seed(given.seed)
-    images = idx(given.images)
-    peer = PEERS[given.peer](images.shape[1])
+    images = pictures_of(given.images)
+    peer = PEERS[given.peer](images.shape[1], images.shape[-1])
     steps = train(peer, batches(images, given.batch), budget, getattr(torch, given.precision))
     trained = budget.elapsed()
     made = pictures(peer, given.samples, given.steps or peer.steps)

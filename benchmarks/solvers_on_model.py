@@ -1,6 +1,6 @@
 """Solvers of all sides on one trained network: distance to the fine solution, and the yardstick's figures.
 
-    python benchmarks/solvers_on_model.py RUN [--samples 64] [--evaluations 4 5 6 8 10 15 20] [--threads 2]
+    python benchmarks/solvers_on_model.py RUN [--samples 64] [--evaluations 4 5 6 8 10 15 20] [--threads 2] [--device cuda]
     python benchmarks/solvers_on_model.py RUN --quality FOLDER_OF_quality.py [--cases default tuned "k-diffusion dpmpp_2m karras"]
 
 The network is asked through DDPM's linear schedule by everybody, from the same noise and with the same labels; the fine
@@ -24,23 +24,25 @@ from torch import Tensor
 import error_vs_evaluations as exactly
 from langevin import load, registry
 from langevin.diffusion import Denoiser, Gaussian, GaussianDiffusion, Rescheduled
+from langevin.diffusion.denoiser import device_of
 from langevin.model import Model
 from langevin.rng import keyed
 from langevin.solvers import Grid, Solver, trajectory
 
 
 class Flat(Denoiser):
-    """A model's denoiser on vectors of double precision, with its labels at hand."""
+    """A model's denoiser on vectors of double precision, with its labels at hand; the network alone is on its device."""
 
     def __init__(self, model: Model, labels: np.ndarray | None) -> None:
         super().__init__()
         self.process, self.shape = GaussianDiffusion(exactly.SCHEDULE), model.shape
         self.denoiser = Rescheduled(model.denoiser, exactly.SCHEDULE)
-        self.cond = None if labels is None else {"label": torch.from_numpy(labels)}
+        self.place = device_of(model.denoiser)
+        self.cond = None if labels is None else {"label": torch.from_numpy(labels).to(self.place)}
 
     def forward(self, x_t: Tensor, t: Tensor, cond: object = None) -> Gaussian:
-        q = self.denoiser(x_t.float().unflatten(1, self.shape), t, self.cond)
-        return Gaussian(q.mean.flatten(1).double())
+        q = self.denoiser(x_t.float().unflatten(1, self.shape).to(self.place), t, self.cond)
+        return Gaussian(q.mean.flatten(1).double().to(x_t.device))
 
 
 def tuned(model: Model, denoiser: Flat, x: Tensor) -> Iterator[tuple[str, exactly.Run]]:
@@ -116,10 +118,11 @@ def main() -> None:
     parser.add_argument("--quality", type=Path)
     parser.add_argument("--cases", nargs="+", default=["default", "tuned"])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="of the network; everything else is on the CPU")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(given.threads)
-    model = load(given.run)
+    model = load(given.run).to(given.device)
     model.denoiser.eval()
     if given.quality:
         quality(model, given.quality, given.cases, given.samples or 2000, given.evaluations)
