@@ -86,6 +86,7 @@ class SamplingConfig(Part):
         None,
         description="sigma / alpha, low and high, in which guidance acts; everywhere beside a guidance that is given",
     )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network's products")
 
 
 class PrivateConfig(Part):

@@ -37,6 +37,7 @@ from langevin.words import counted
 
 FORMAT = 1
 MAX_STEPS = 10_000
+PRECISIONS = ("float32", "bfloat16")
 _NOT_A_MODEL = (
     UsageError,
     LookupError,
@@ -191,6 +192,7 @@ class Model:
         guidance_interval: "Sequence[float] | None" = None,
         guidance_rescale: float | None = None,
         negative_label: "int | str | None" = None,
+        precision: str | None = None,
         batch: int = 64,
         exact: bool = False,
         progress: Callable[[int, int], None] | None = None,
@@ -212,6 +214,8 @@ class Model:
                 the model's own beside its own.
             guidance_rescale: 0 to 1, how much of the contrast that guidance adds is taken back.
             negative_label: a class that guidance leads away from, in the place of none.
+            precision: of the network's products, "float32" or "bfloat16": nearly the same samples in half the time, where the
+                device has hardware for it; the model's own where it is not given.
             batch: how many at once.
             exact: one at a time, so that company cannot change a bit.
             progress: called with (done, n).
@@ -227,6 +231,9 @@ class Model:
         _within("the batch", batch, 1, 1_000_000)
         _within("the smallest seed", min(seeds), 0, 2**64 - 1)
         (steps, chosen, visits), labels = self.method(steps, solver, grid), self.labels(seeds, label)
+        precision = self.sampling.get("precision", "float32") if precision is None else precision
+        if precision not in PRECISIONS:
+            raise UsageError(f"samples have no precision `{precision}`", help=nearest(str(precision), PRECISIONS))
         try:
             times = visits(self.denoiser.process.schedule, steps)
         except ValueError as error:
@@ -237,7 +244,8 @@ class Model:
         for rows in torch.arange(len(seeds)).split(1 if exact else batch):
             mine = [seeds[i] for i in rows.tolist()]
             cond = None if labels is None else {"label": torch.from_numpy(labels[rows.numpy()]).to(device)}
-            z = sample(denoiser, chosen, self.shape, times, seeds=mine, cond=cond)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                z = sample(denoiser, chosen, self.shape, times, seeds=mine, cond=cond)
             out.append(self.codec.decode(z).cpu().numpy())
             if progress is not None:
                 progress(rows[-1].item() + 1, len(seeds))

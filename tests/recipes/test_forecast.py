@@ -27,21 +27,23 @@ def prepared():
 
 
 def test_where_the_held_out_loss_will_end_follows_from_its_slope():
-    """A loss that falls by a share q while the share doubles: from 0.3 to 0.25, and from a half to the whole by 0.41 of that."""
+    """A loss that falls from 0.3 to 0.25 while the share doubles promises as much for every doubling that is left."""
     low, high = forecast.expected([(0.1, 0.4), (0.25, 0.3), (0.4, 0.27), (0.5, 0.25)])
-    assert math.sqrt(low * high) == pytest.approx(0.25 * (0.25 / 0.3) ** 0.41)
-    assert high / low == pytest.approx(math.exp(4 * 0.015))
-    # looks need not lie where the share was half
-    low, high = forecast.expected([(0.1, 0.36), (0.2, 0.3), (0.4, 0.25)])
-    assert math.sqrt(low * high) == pytest.approx(0.25 * (0.25 / 0.3) ** (0.41 * math.log2(2.5)))
+    assert low == pytest.approx(0.25 * (0.25 / 0.3) ** 0.65 * math.exp(-0.005))
+    assert high == pytest.approx(0.25 * (0.25 / 0.3) ** 0.25 * math.exp(0.005))
+    # looks need not lie where the share was half: in the middle of logarithms lies the middle of logarithms
+    between = forecast.expected(
+        [(0.1, math.sqrt(0.4 * 0.225)), (0.125, 0.4), (0.5, 0.225), (0.6, 0.21), (1 / 1.5, 0.2)]
+    )
+    at_third = 0.4 * (0.225 / 0.4) ** (math.log(8 / 3) / math.log(4))
+    assert between[0] == pytest.approx(0.2 * (0.2 / at_third) ** (0.65 * math.log2(1.5)) * math.exp(-0.005))
     assert forecast.expected([(0.05, 0.36), (0.1, 0.3), (0.2, 0.25)]) is None  # too early
     assert forecast.expected([(0.1, 0.3), (0.2, 0.25), (0.4, 0.25)]) is None  # it does not fall any more
     assert (
         forecast.expected([(0.3, 0.3), (0.35, 0.26), (0.4, 0.25)]) is None
     )  # a sitting that began late knows no slope
-    steep = forecast.expected([(0.1, 3.0), (0.2, 1.0), (0.9, 0.25)])
-    assert steep is not None
-    assert steep[1] <= 0.25  # it learns: the end is no worse than now
+    slight = forecast.expected([(0.1, 0.256), (0.45, 0.2501), (0.9, 0.25)])
+    assert slight[1] == 0.25  # it learns: the end is no worse than now
 
 
 def test_trying_a_step_touches_nothing_of_the_run(prepared):

@@ -40,6 +40,7 @@ def _pixels(path: Path) -> np.ndarray:
             "guidance_rescale": 0.5,
             "negative_label": "cat",
         },
+        {"precision": "bfloat16"},
     ],
 )
 def test_replay_gives_the_same_picture(run, settings):
@@ -50,6 +51,15 @@ def test_replay_gives_the_same_picture(run, settings):
     assert [row["seed"] for row in rows] == [7, 8, 9, 10, 11]
     if settings.get("solver"):
         assert [row["class"] for row in rows] == ["dog", "cat", "dog", "cat", "dog"]
+
+
+def test_a_recipe_from_before_there_was_a_precision_is_replayed(run):
+    (made,) = sample(run, 1, out=Path("new.png"), say=_quiet)
+    recipe = read_metadata(made)
+    assert recipe.pop("precision") == "float32"
+    Path("old.png").write_bytes(encoded(np.asarray(Image.open(made)).reshape(8, 8, 1), recipe))
+    (again,) = replay(Path("old.png"), out=Path("again.png"), say=_quiet)
+    assert np.array_equal(_pixels(made), _pixels(again))
 
 
 def test_one_of_a_folder_is_replayed_alone(run):

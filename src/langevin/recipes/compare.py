@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from langevin import store
 from langevin.errors import UsageError
 from langevin.evaluation.sheets import comparison
-from langevin.model import Model, load
-from langevin.recipes.plan import device
+from langevin.model import Model
+from langevin.recipes.plan import device, ready
 from langevin.solvers import sample
 from langevin.solvers.base import Solver
 from langevin.words import counted
@@ -81,7 +81,7 @@ def compare(
         raise UsageError(f"evaluations must lie between 1 and {FINE}, not {counts}")
     if not 1 <= n <= MOST:
         raise UsageError(f"1 to {MOST:,} samples can be compared, not {n:,}")
-    model = load(run).to(device())
+    model = ready(run)
     seeds = range(seed, seed + n)
     labels = model.labels(seeds, [label[k % len(label)] for k in range(n)] if label else None)
     denoiser, calls = model.guided(guidance, guidance_interval, guidance_rescale, negative_label), _counted(model)

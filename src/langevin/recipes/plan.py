@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,8 +18,8 @@ from langevin.diffusion.parametrization import Parametrization
 from langevin.diffusion.times import TimeLaw
 from langevin.diffusion.weights import Weight
 from langevin.errors import DataError, UsageError
-from langevin.model import Model, modality_of
-from langevin.networks import default_size
+from langevin.model import Model, load, modality_of
+from langevin.networks import default_size, keep_memory
 from langevin.networks.base import Network
 from langevin.recipes import init
 from langevin.recipes.machine import multiplies_bfloat16
@@ -52,6 +53,12 @@ class Plan:
 def device() -> str:
     """What a run trains on."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def ready(run: Path) -> Model:
+    """The model of a run, where it will compute. What the process frees from here on it keeps, which makes samples a fifth faster."""
+    keep_memory()
+    return load(run).to(device())
 
 
 def computes_in_bfloat16() -> bool:

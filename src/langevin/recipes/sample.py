@@ -11,9 +11,9 @@ from langevin import __version__, store
 from langevin.data.png import read_metadata
 from langevin.errors import RefusedError, UsageError, nearest
 from langevin.guidance import ClassifierGuidance
-from langevin.model import Model, load, locate, modality_of
+from langevin.model import Model, locate, modality_of
 from langevin.recipes.classifier import load_classifier
-from langevin.recipes.plan import device
+from langevin.recipes.plan import computes_in_bfloat16, device, ready
 from langevin.recipes.signals import at_each_evaluation, stop_requests
 from langevin.registry import build, describe
 from langevin.solvers.base import Solver
@@ -24,7 +24,7 @@ MOST_IN_A_SHEET, MOST = 1024, 10_000_000
 """Pictures in one PNG, whose recipes must stay readable; samples at once."""
 Say = Callable[[str], None]
 _GUIDANCE = ("guidance_interval", "guidance_rescale", "negative_label")
-_SETTINGS = ("steps", "solver", "grid", "guidance", "exact", *_GUIDANCE)
+_SETTINGS = ("steps", "solver", "grid", "guidance", "exact", "precision", *_GUIDANCE)
 _CLASSIFIER = "classifier_scale"
 
 
@@ -60,11 +60,13 @@ def sample(
     if not 1 <= n <= (MOST_IN_A_SHEET if target.suffix.lower() == ".png" else MOST):
         most = f"a sheet holds 1 to {MOST_IN_A_SHEET:,} pictures" if target.suffix else f"1 to {MOST:,} at once"
         raise UsageError(f"{n:,} samples cannot be drawn into {target.name}: {most}", help="write .npz or a folder")
-    model = load(run).to(device())
+    model = ready(run)
     seeds = range(seed, seed + n)
     labels = model.labels(seeds, [label[k % len(label)] for k in range(n)] if label else None)
     batch = settings.pop("batch", 64)
     recipe = _recipe(model, run, target, settings)
+    if recipe["precision"] == "bfloat16" and not computes_in_bfloat16():
+        say("note       there is no hardware for products of bfloat16 here: float32 is faster")
     with stop_requests() as stop:
         at_each_evaluation(model.denoiser, lambda: stop.heed("stopped while drawing: nothing is written"))
         items = _draw(model, run, seeds, labels, recipe, batch)
@@ -101,7 +103,7 @@ def replay(picture: Path, run: Path | None = None, *, out: Path | None = None, s
     recipe = {k: v for k, v in rows[0].items() if k not in ("seed", "label", "class")}
     try:
         run = run if run is not None else _find(picture, str(recipe["run"]), str(recipe["model"]))
-        model = load(run).to(device())
+        model = ready(run)
         seeds = [int(row["seed"]) for row in rows]
         labels = np.array([int(row["label"]) for row in rows]) if "label" in rows[0] else None
         if labels is not None and not all(0 <= c < len(model.classes) for c in labels):
@@ -138,6 +140,7 @@ def _recipe(model: Model, run: Path, target: Path, settings: dict[str, Any]) -> 
         "grid": describe(grid),
         "guidance": chosen["guidance"],
         "exact": bool(chosen["exact"]),
+        "precision": chosen["precision"] or model.sampling.get("precision", "float32"),
         **{k: chosen[k] for k in (*_GUIDANCE, _CLASSIFIER) if chosen[k] is not None},
     }
 
@@ -159,7 +162,7 @@ def _seen_from(folder: Path, run: Path) -> str:
 def _draw(
     model: Model, run: Path, seeds: Sequence[int], labels: np.ndarray | None, recipe: dict[str, Any], batch: int
 ) -> np.ndarray:
-    settings = {k: recipe[k] for k in _SETTINGS if k not in _GUIDANCE or k in recipe}
+    settings = {k: recipe[k] for k in _SETTINGS if k not in (*_GUIDANCE, "precision") or k in recipe}
     settings["solver"] = build(dict(settings["solver"]), Solver)  # from a file: langevin's own kinds and no other
     settings["grid"] = build(dict(settings["grid"]), Grid)
     if (scale := recipe.get(_CLASSIFIER)) is not None:

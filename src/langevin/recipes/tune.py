@@ -12,9 +12,9 @@ import torch
 from langevin import store
 from langevin.distillation.steps import Tuned, tune_steps
 from langevin.errors import UsageError
-from langevin.model import Model, load, locate
+from langevin.model import Model, locate
 from langevin.recipes.console import Console
-from langevin.recipes.plan import device
+from langevin.recipes.plan import ready
 from langevin.recipes.signals import StoppedError, at_each_evaluation, stop_requests
 from langevin.registry import describe
 from langevin.rng import keyed
@@ -50,7 +50,7 @@ def tune(
     if not 8 <= seeds <= 100_000:
         raise UsageError(f"tuning takes 8 to 100,000 seeds, not {seeds:,}")
     console = console or Console("auto")
-    model, found, wanted = load(folder).to(device()), dict[int, Tuned](), list(dict.fromkeys(steps))
+    model, found, wanted = ready(folder), dict[int, Tuned](), list(dict.fromkeys(steps))
     with stop_requests() as stop:
         at_each_evaluation(model.denoiser, lambda: stop.heed("stopped"))
         for n in wanted:
