@@ -88,6 +88,6 @@ def test_the_network_grows_with_the_budget(minutes, widths, monkeypatch):
 
 
 def test_a_run_says_it(in_tmp):
-    run = train("digits", minutes=0.05, settings={"network": str(TINY).replace("'", '"')}, console=Console("quiet"))
+    run = train("digits", minutes=0.1, settings={"network": str(TINY).replace("'", '"')}, console=Console("quiet"))
     log = (run.path / "run.log").read_text()
     assert re.search(r"forecast   about [\d,]+ steps of \S+ ms: [\d,]+ seen of 1,602 items", log)
