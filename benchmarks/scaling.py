@@ -50,9 +50,9 @@ def median(work: Callable[[], object], seconds: float) -> float:
 
 def measure(folder: Path, side: int, batch: int, scale: float, seconds: float) -> dict[str, float]:
     """Of one network: parameters, GFLOP, seconds and evaluations, all a picture."""
-    path = folder / f"{side}.npy"
+    path = folder / f"{side}-{batch}.npy"
     if not path.exists():
-        np.save(path, np.random.default_rng(0).integers(0, 256, (max(2 * batch, 64), side, side, 3), np.uint8))
+        np.save(path, np.random.default_rng(0).integers(0, 256, (2 * batch, side, side, 3), np.uint8))
     dataset = data.open(path)
     network = {"name": "unet", **default_size((3, side, side), COUNT, scale)}
     config = plan.resolve(
