@@ -66,11 +66,12 @@ class SampleNoise:
         """Standard normal numbers shaped, typed and placed like `like` (B, ...), B = number of keys."""
         if len(like) != len(self.keys):
             raise ValueError(f"{len(self.keys)} seeds for a batch of {len(like)}")
-        out = np.empty(tuple(like.shape), np.float64 if like.dtype == torch.float64 else np.float32)
-        rows = out.reshape(len(out), -1)
-        if self._first is None and self.made is not None and self.made.shape == like.shape and out.dtype == np.float32:
-            self._first = rows.shape[1], rows.dtype.type
+        kind = np.float64 if like.dtype == torch.float64 else np.float32
+        if self._first is None and self.made is not None and self.made.shape == like.shape and kind is np.float32:
+            self._first = like[0].numel(), kind
             return self.made.to(like.dtype).to(like.device, non_blocking=True)
+        out = np.empty(tuple(like.shape), kind)
+        rows = out.reshape(len(out), -1)
         for row, rng in zip(rows, self._each(rows), strict=True):
             rng.standard_normal(dtype=row.dtype.type, out=row)
         return torch.from_numpy(out).to(like.dtype).to(like.device, non_blocking=True)

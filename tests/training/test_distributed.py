@@ -180,7 +180,7 @@ def _network(config, **more) -> UNet:
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.1 * torch.randn_like(p))
-    economise(network, config, torch.device("cpu"))
+    economise(network, config, ALONE)
     return network
 
 
@@ -321,3 +321,27 @@ def test_a_restarted_attempt_finds_its_own_run(tmp_path, monkeypatch):
     assert launch.interrupted(tmp_path, "nam") is None
     (tmp_path / "name-3/figures.json").write_text("")
     assert launch.interrupted(tmp_path, "name") == tmp_path / "name-2"
+
+
+@pytest.mark.parametrize(
+    ("settings", "mode"),
+    [
+        ({"steps": 1999}, None),
+        ({"steps": 2000}, "graphs"),
+        ({"minutes": 0.9}, None),
+        ({"minutes": 1}, "graphs"),
+        ({"minutes": 9, "compile": False}, None),
+        ({"steps": 5, "compile": True}, "graphs"),
+    ],
+)
+def test_a_gpu_replays_graphs_where_a_run_is_long_enough(settings, mode, monkeypatch):
+    """The device is named and not used: nothing is compiled before the network is called."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    config = parse({"data": {"path": "x"}, **settings})
+    for size in (1, 2):
+        asked = []
+        network = UNet(channels=1, dims=2, patch=1, widths=[8], attention=[])
+        monkeypatch.setattr(network, "compile", lambda mode=None, asked=asked: asked.append(mode))
+        economise(network, config, World(size=size, device=torch.device("cuda", 0)))
+        assert asked == ([] if mode is None else ["reduce-overhead" if size == 1 else None])
+        assert torch.backends.cudnn.benchmark

@@ -10,6 +10,7 @@ from langevin.recipes.solver_oracles import registered
 from langevin.rng import keyed
 from langevin.solvers import sample, trajectory
 from langevin.training.determinism import deterministic
+from langevin.training.distributed import World
 from langevin.training.economy import economise
 from tests.training.runs import Run, in_sittings, same
 
@@ -57,7 +58,7 @@ def test_graphs_replay_what_is_computed_without_them(pictures, tmp_path, micro_b
     given = {"device": "cuda", "precision": "float32", "micro_batch": micro_batch}
     plain = Run(pictures, tmp_path / "plain", **given).go(20)
     graphs = Run(pictures, tmp_path / "graphs", **given, compile=True)
-    economise(graphs.model.denoiser.network, graphs.config, torch.device("cuda", 0))
+    economise(graphs.model.denoiser.network, graphs.config, World(device=torch.device("cuda", 0)))
     graphs.go(20)
     torch.testing.assert_close(losses(graphs), losses(plain), rtol=1e-3, atol=1e-4)
 
@@ -92,7 +93,7 @@ def test_no_step_of_a_solver_waits_for_the_gpu(pictures, tmp_path, name):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_the_one_wait_of_a_training_step_is_for_its_numbers(pictures, tmp_path):
+def test_a_training_step_waits_for_its_numbers_alone(pictures, tmp_path):
     """The loss, the norm of the gradient and the power of the data that the guard compares: three reads, no more."""
     run = Run(pictures, tmp_path / "r", device="cuda").go(5)
     seen: list[str] = []
@@ -123,10 +124,3 @@ def test_bfloat16_with_float32_weights_learns_as_float32_does(pictures, tmp_path
     assert {p.dtype for p in half.state.network.parameters()} == {torch.float32}
     a, b = (losses(run)[100:].mean().item() for run in (wide, half))
     assert b == pytest.approx(a, rel=0.03)
-
-
-def test_a_run_by_steps_compiles_where_it_is_long_enough(pictures, tmp_path):
-    for steps, compiled in ((40, False), (5000, True)):
-        run = Run(pictures, tmp_path / str(steps), steps=steps)
-        economise(run.state.network, run.config, torch.device("cuda", 0))
-        assert (run.state.network._compiled_call_impl is not None) is compiled

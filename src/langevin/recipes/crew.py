@@ -56,7 +56,7 @@ def spread(denoiser: NetworkDenoiser, config: TrainConfig, world: World) -> Netw
     if world.size > 1:
         network.load_state_dict(world.share_tensors(network.state_dict))
     freeze(network, config.freeze)
-    economise(network, config, world.device, sharded=world.parallel == "fsdp", alone=world.size == 1)
+    economise(network, config, world)
     world.shard(network)
     return NetworkDenoiser(world.copies(network), denoiser.process, denoiser.parametrization)
 

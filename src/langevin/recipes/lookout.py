@@ -47,9 +47,11 @@ class Lookout:
         level, more = fitting(lambda batch: self.looks.look(step, share, model.denoiser, batch), self.console.say)
         rows.looked(step, level, **more)
         numbers = f"held-out {level.mean:.4f}" + (f"  training {more['training']:.4f}" if "training" in more else "")
-        if end := self._end():
+        verdict = self.looks.verdict
+        end = self._end() if verdict.state == "learning" else None
+        if end:
             numbers += f"  at the end {end[0]:.4f} to {end[1]:.4f}"
-        self.console.say(f"step {step:>7,}  {numbers}  {self.looks.verdict.line}", verdict=more["verdict"], end=end)
+        self.console.say(f"step {step:>7,}  {numbers}  {verdict.line}", verdict=verdict.state, end=end)
         if now - self._picture_at > PICTURE_SECONDS:
             self.draw()
             self._picture_at = now
@@ -58,7 +60,7 @@ class Lookout:
     def _end(self) -> tuple[float, float] | None:
         """Between what the held-out loss is expected to lie at the end, where that can be told."""
         optimizer = self.config.optimizer
-        if optimizer.decay != "cosine" or optimizer.hold or self.looks.verdict.state != "learning":
+        if optimizer.decay != "cosine" or optimizer.hold:
             return None
         return expected([(row["share"], row["held_out"]) for row in self.looks.rows])
 

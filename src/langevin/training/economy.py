@@ -10,30 +10,24 @@ from torch.utils.checkpoint import checkpoint
 
 from langevin.config import TrainConfig
 from langevin.errors import UsageError
-from langevin.training.distributed import blocks
+from langevin.training.distributed import World, blocks
 
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 STEPS, MINUTES = 2000, 1.0
 """From so long a run on, a GPU gains more from compiled code than the quarter of a minute that making it takes."""
 
 
-def economise(
-    network: nn.Module, config: TrainConfig, device: torch.device, *, sharded: bool = False, alone: bool = True
-) -> None:
+def economise(network: nn.Module, config: TrainConfig, world: World) -> None:
     """Prepare a network for training, in place, before it is spread over processes.
 
     `auto` compiles on CUDA alone: on a CPU it takes minutes and gives nothing; and it lays kernels channels last on CUDA in
     half precision, where products of that layout have hardware of their own. What is compiled for CUDA in a process of its
     own is replayed as CUDA graphs: small networks wait for the host else.
 
-    Args:
-        sharded: whether its parameters will be spread over processes.
-        alone: whether there is one process.
-
     Raises:
         UsageError: a layout that shards cannot have.
     """
-    on_gpu = device.type == "cuda"
+    on_gpu, sharded = world.device.type == "cuda", world.parallel == "fsdp"
     if config.channels_last is True and sharded:
         raise UsageError("shards cannot lie channels last", help="leave channels_last out, or take --parallel ddp")
     if config.channels_last is True or (
@@ -47,7 +41,7 @@ def economise(
         torch.backends.cudnn.benchmark = True
     long = (config.steps or STEPS) >= STEPS and (config.minutes or MINUTES) >= MINUTES
     if config.compile is True or (config.compile == "auto" and on_gpu and long and not config.private):
-        network.compile(mode="reduce-overhead" if on_gpu and alone else None)
+        network.compile(mode="reduce-overhead" if on_gpu and world.size == 1 else None)
 
 
 def lay_channels_last(network: nn.Module) -> None:

@@ -137,12 +137,12 @@ class _Ahead(Feed):
     """The same batches, read in threads a few steps before they are asked for."""
 
     def at(self, step: int) -> Batch:
-        wanted = range(step, step + 2 * AHEAD)
+        shape, wanted = self._shape, range(step, step + 2 * AHEAD)  # threads leave the device alone
         for k in [k for k in self._reading if k not in wanted]:
             self._reading.pop(k).cancel()
         for k in wanted:
             if k not in self._reading:
-                self._reading[k] = self._threads.submit(self._made, k)
+                self._reading[k] = self._threads.submit(self._made, k, shape)
         return self._sent(step, self._reading.pop(step).result())
 
     @cached_property
@@ -158,10 +158,10 @@ class _Ahead(Feed):
         """Of an item in model space."""
         return self.items(self.indices[:1])[0].shape[1:]
 
-    def _made(self, step: int) -> Batch:
+    def _made(self, step: int, shape: torch.Size) -> Batch:
         """Read, its noise drawn, and lying where a GPU can fetch it by itself."""
         batch = self._read(step)
-        noise = batch.noise()(torch.empty(len(batch), *self._shape))
+        noise = batch.noise()(torch.empty(len(batch), *shape))
         cond = {name: _pinned(value) for name, value in batch.cond.items()}
         return replace(batch, x0=_pinned(batch.x0), cond=cond, made=_pinned(noise))
 
