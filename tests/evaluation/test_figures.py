@@ -1,5 +1,7 @@
 """Figures on real digits: floors are what real items score, and each kind of damage is seen by the figure made for it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -7,8 +9,8 @@ from sklearn.datasets import load_digits
 from langevin.errors import DataError
 from langevin.evaluation.features import Gradients, Pca
 from langevin.evaluation.figures import Figure, Yardstick, figures, table
-from langevin.evaluation.frechet import frechet
 from langevin.evaluation.labels import label_agreement
+from langevin.evaluation.metrics.frechet import frechet
 
 
 def by_name(found):
@@ -132,7 +134,9 @@ def test_things_that_are_no_pictures_have_figures_in_pca():
     mix = rng.normal(size=(6, 6))
     train, held_out, good, bad = (rng.normal(size=(n, 6)) @ mix for n in (500, 200, 200, 200))
     found = by_name(figures(train, held_out, good))
-    assert set(found) == {"frechet[pca]", "kernel[pca]", "precision[pca]", "recall[pca]", "copies"}
+    assert set(found) == {f"{n}[pca]" for n in ("frechet", "kernel", "precision", "recall", "density", "coverage")} | {
+        "copies"
+    }
     assert by_name(figures(train, held_out, 2 * bad))["frechet[pca]"].value > 5 * found["frechet[pca]"].value
 
 
@@ -157,14 +161,14 @@ def test_jackknife_error_is_the_spread_over_draws():
     assert np.sqrt(np.mean([f.error**2 for f in draws])) == pytest.approx(spread, rel=0.3)
 
 
-def test_table_shows_value_error_and_floor_side_by_side():
+def test_table_shows_value_interval_and_floor_side_by_side():
     rows = [
-        Figure("frechet[pca]", 12.3456, 1.5, 1000, "training (5,000)", 0.21),
+        Figure("frechet[pca]", 12.3456, 1.5, 1000, "training (5,000)", 0.21, False, 10.25, 11.03),
         Figure("recall[pca]", 0.5, 0.9, 10, "x", None, True),
     ]
     lines = table(rows).splitlines()
     assert [line.split() for line in lines[1:]] == [
-        ["frechet[pca]", "↓", "12.35", "±", "0.2", "1.5", "1,000", "training", "(5,000)"],
+        ["frechet[pca]", "↓", "12.35", "10.2", "to", "11", "1.5", "1,000", "training", "(5,000)"],
         ["recall[pca]", "↑", "0.5", "0.9", "10", "x"],
     ]
     assert lines[0].index("real floor") == lines[1].index("1.5 ") == lines[2].index("0.9")
@@ -182,3 +186,10 @@ def test_label_agreement_is_the_share_of_right_labels(digits):
     assert half.floor == right.floor
     with pytest.raises(DataError, match="labels"):
         label_agreement(train, train_labels, held_out, held_labels, new, labels[:-1])
+
+
+def test_a_gap_counts_standard_errors_on_the_bad_side():
+    worse = Figure("a", 5.0, 1.0, 9, "x", 3.0, False, floor_error=4.0)
+    assert worse.gap == pytest.approx(0.8)
+    assert replace(worse, higher_is_better=True).gap == pytest.approx(-0.8)
+    assert np.isnan(replace(worse, floor_error=None).gap)

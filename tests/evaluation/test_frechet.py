@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from langevin.errors import DataError
-from langevin.evaluation.frechet import frechet, frechet_distance, moments
+from langevin.evaluation.metrics.frechet import frechet, frechet_distance, moments
 
 
 def reference(mean_a, cov_a, mean_b, cov_b):

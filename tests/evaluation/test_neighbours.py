@@ -2,20 +2,20 @@
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from langevin.evaluation.neighbours import nearest
+from langevin.evaluation.neighbours import nearest, neighbours
 
 
-@pytest.mark.parametrize("chunk", [1, 100, 2**22])
-def test_equals_brute_force(chunk):
+def test_equals_brute_force():
     rng = np.random.default_rng(0)
     items, train = (
         rng.integers(0, 256, (30, 4, 4, 1), dtype=np.uint8),
         rng.integers(0, 256, (70, 4, 4, 1), dtype=np.uint8),
     )
     all_pairs = cdist(items.reshape(30, -1) / 255, train.reshape(70, -1) / 255)
-    index, distance = nearest(items, train, chunk)
+    index, distance = nearest(items, train)
     np.testing.assert_array_equal(index, all_pairs.argmin(1))
     np.testing.assert_allclose(distance, all_pairs.min(1), rtol=1e-12)
 
@@ -25,3 +25,17 @@ def test_a_copy_is_at_distance_zero_exactly():
     index, distance = nearest(train[[7, 31]], train)
     np.testing.assert_array_equal(index, [7, 31])
     np.testing.assert_array_equal(distance, 0.0)
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 2**24])
+def test_the_first_neighbours_are_those_of_a_tree(chunk):
+    rng = np.random.default_rng(2)
+    asked, known = rng.normal(size=(30, 6)), rng.normal(size=(200, 6))
+    found = neighbours(asked, known, 7, chunk)
+    distance, index = cKDTree(known).query(asked, 7)
+    np.testing.assert_array_equal(found.index, index)
+    np.testing.assert_allclose(found.distance, distance, rtol=1e-5)
+
+
+def test_there_are_no_more_neighbours_than_items():
+    assert neighbours(np.zeros((3, 2)), np.eye(2), 5).index.shape == (3, 2)

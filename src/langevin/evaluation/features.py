@@ -38,6 +38,23 @@ def as_unit(items: Items) -> Array:
     )
 
 
+def content(items: Items) -> str:
+    """sha256 of an array's values, type and shape."""
+    digest = hashlib.sha256(f"{items.dtype.str} {items.shape}".encode())
+    for start in range(0, len(items), 1024):  # may be a memory map larger than memory
+        digest.update(np.ascontiguousarray(items[start : start + 1024]).data)
+    return digest.hexdigest()
+
+
+def pooled(items: Items, most: int) -> Array:
+    """Pictures (N, H, W, C) as float64 with sides of at most `most`, averaged down; anything else as it is."""
+    values = as_unit(items)
+    if values.ndim != 4 or max(values.shape[1:3]) <= most:
+        return values
+    small = _pool(np.moveaxis(values, -1, 1), min(values.shape[1], most), min(values.shape[2], most))
+    return np.moveaxis(small, 1, -1)
+
+
 def _area(size: int, cells: int) -> Array:
     """(cells, size) matrix that averages `size` pixels into `cells` equal cells; pixels on a border count in part."""
     edges, pixels = np.arange(cells + 1) * (size / cells), np.arange(size)
@@ -50,13 +67,31 @@ def _pool(maps: Array, height: int, width: int) -> Array:
     return np.asarray(_area(maps.shape[-2], height) @ maps @ _area(maps.shape[-1], width).T)
 
 
-@dataclass(frozen=True, eq=False)
 class Features(ABC):
+    """Numbers that describe an item.
+
+    name: under which figures are printed; digest: sha256 of the definition and of all that its parameters follow from.
+    """
+
+    name: str
+    digest: str
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """How many numbers describe an item."""
+
+    @abstractmethod
+    def __call__(self, items: Items) -> Array:
+        """Items (N, ...) -> features (N, dim) float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Classical(Features):
     """A description of items on its leading principal components. Made by `fit`, used as `features(items)`.
 
     center, scale: (D,) mean and unit of every described value over the training items.
     basis: (D, d) orthonormal columns, variance falling, the largest entry of each positive.
-    digest: sha256 of the definition and of the training items that the parameters follow from.
     """
 
     name: ClassVar[str]
@@ -96,9 +131,7 @@ class Features(ABC):
         basis = basis[:, ::-1]
         basis = basis * np.sign(basis[np.abs(basis).argmax(0), np.arange(dim)])
         described = f"{cls.name}: {cls.definition}; dim {dim}; {items.dtype.str} {items.shape}"
-        digest = hashlib.sha256(described.encode())
-        for item in items:  # may be a memory map larger than memory
-            digest.update(np.ascontiguousarray(item).data)
+        digest = hashlib.sha256(described.encode() + content(items).encode())
         return cls(origin + mean, scale, basis, digest.hexdigest())
 
     @property
@@ -120,7 +153,7 @@ class Features(ABC):
             yield cls.describe(items[start : start + step])
 
 
-class Pca(Features):
+class Pca(Classical):
     """The item's own values. Pictures (N, H, W, C) beyond 32 pixels a side are averaged down to 32; else (N, ...)."""
 
     name = "pca"
@@ -129,13 +162,11 @@ class Pca(Features):
 
     @staticmethod
     def describe(items: Items) -> Array:
-        values = as_unit(items)
-        if values.ndim == 4 and max(values.shape[1:3]) > 32:
-            values = _pool(np.moveaxis(values, -1, 1), min(values.shape[1], 32), min(values.shape[2], 32))
+        values = pooled(items, 32)
         return values.reshape(len(values), -1)
 
 
-class Gradients(Features):
+class Gradients(Classical):
     """Oriented gradients and colour of pictures (N, H, W, C) from 8 x 8 on.
 
     With g the gradient of the intensity (mean of the channels) and u_k eight unit vectors at k * 45 degrees, the mean of

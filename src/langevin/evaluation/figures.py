@@ -1,4 +1,4 @@
-"""Every figure with its floor: what real, unseen items score in its place, at the same count.
+"""Every figure with its floor: what real, unseen items score in its place, at the same count; and with its interval.
 
 Estimates of distances from n items are too large (Frechet by about c/n), differently for every n, set and feature. So a
 value alone says nothing; beside the floor it says how far samples are from what a perfect model would get. A value well
@@ -7,8 +7,9 @@ below the floor is no triumph: it means samples nearer to the training items tha
 `Yardstick.of(train, held_out, count)` does once what depends on real items only; `measure(generated)` gives figures.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -16,20 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langevin.errors import DataError
-from langevin.evaluation.features import Array, Features, Gradients, Items, Pca
-from langevin.evaluation.frechet import frechet_distance, moments
-from langevin.evaluation.kernel import kernel_distance
+from langevin.evaluation.features import Array, Classical, Features, Gradients, Items, Pca, as_unit
+from langevin.evaluation.metrics.base import Estimate, Metric, Named
+from langevin.evaluation.metrics.frechet import Frechet
+from langevin.evaluation.metrics.kernel import Kernel
+from langevin.evaluation.metrics.prdc import Prdc
+from langevin.evaluation.metrics.spectrum import Spectrum, rings
 from langevin.evaluation.neighbours import nearest
-from langevin.evaluation.prdc import precision_recall
 
 T = TypeVar("T")
 LEAST = 16  # below that many items on either side a distance of laws is noise
 ITEMS_A_DIMENSION = 4  # features keep at most count / 4 dimensions, so that covariances are far from singular
-KERNEL_REFERENCE = 5_000  # matrices between items: that many training items at most
-NEIGHBOURS = 2_000  # manifolds of neighbours in features: that many items at most
+SPECTRUM_ITEMS = 4_000  # whose spectra are taken
 COPY_SEARCH = 1_000  # items whose nearest training item is sought
-LEAST_SCALE = 0.1  # of the leading component: the kernel divides weaker ones by no less
-FOLDS = 10  # of the jackknife
+METRICS: tuple[Metric, ...] = (Kernel(), Prdc())
+"""What is taken in the last of the features, beside the Frechet distance that is taken in each."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class Figure:
     """A figure of generated items.
 
     value: of generated items; `error` is its standard error for this count, or None where none is known.
-    floor: the same figure of `count` real items that the model has not seen.
+    floor: the same figure of `count` real items that the model has not seen; `floor_error` its standard error.
+    low, high: hold the truth in 95 of 100 cases. The truth is what infinitely many items would give where the value's bias
+        is known (a Frechet distance, which is too large from few items), else the mean over sets of this count.
     count: how many items both stand on.
     reference: what both were held against.
     """
@@ -49,9 +53,39 @@ class Figure:
     reference: str
     error: float | None = None
     higher_is_better: bool = False
+    low: float | None = None
+    high: float | None = None
+    floor_error: float | None = None
+
+    @property
+    def gap(self) -> float:
+        """How far the value lies on the bad side of the floor, in standard errors of both; nan without errors."""
+        if self.error is None or self.floor_error is None:
+            return math.nan
+        worse = (self.floor - self.value) if self.higher_is_better else (self.value - self.floor)
+        spread = math.hypot(self.error, self.floor_error)
+        return worse / spread if spread else math.copysign(math.inf, worse) if worse else 0.0
 
 
-def describe_with(items: Items) -> list[type[Features]]:
+def shown_on(made: Named, real: Named, reference: str) -> Figure:
+    """The figure of an estimate of generated items beside that of real ones."""
+    low, high = made.estimate.interval
+    distance = not made.higher_is_better and made.estimate.value >= 0
+    return Figure(
+        made.name,
+        made.estimate.value,
+        real.estimate.value,
+        made.counts[1],
+        reference,
+        made.estimate.error,
+        made.higher_is_better,
+        max(low, 0.0) if distance else low,
+        high,
+        real.estimate.error,
+    )
+
+
+def describe_with(items: Items) -> list[type[Classical]]:
     """The features that apply to items of this shape; pictures from 8 x 8 on have gradients as the last."""
     is_picture = items.ndim == 4 and min(items.shape[1:3]) >= 8
     return [Pca, Gradients] if is_picture else [Pca]
@@ -63,6 +97,8 @@ class Yardstick:
 
     train: reference items; fresh: real items apart from them; both (N, ...) in the data's own type.
     has_unseen: whether `fresh` was kept from training (else it is the other half of the training set).
+    extra: features beside those that need nothing but arithmetic; figures are taken in the last of all.
+    metrics: what is taken in the last of the features.
     """
 
     train: Items
@@ -71,6 +107,8 @@ class Yardstick:
     count: int
     seed: int
     heed: Callable[[], None] = lambda: None
+    extra: Sequence[Features] = ()
+    metrics: Sequence[Metric] = field(default=METRICS)
 
     @classmethod
     def of(
@@ -80,6 +118,8 @@ class Yardstick:
         count: int,
         seed: int = 0,
         heed: Callable[[], None] = lambda: None,
+        extra: Sequence[Features] = (),
+        metrics: Sequence[Metric] = METRICS,
     ) -> "Yardstick":
         """For figures of at most `count` generated items.
 
@@ -102,13 +142,13 @@ class Yardstick:
                 f"too few items to compare: {count} generated ones with {len(train)} real ones",
                 help=f"{LEAST} generated items and {2 * LEAST} real ones are the least; hundreds say more",
             )
-        return cls(train, fresh, has_unseen, count, seed, heed)
+        return cls(train, fresh, has_unseen, count, seed, heed, extra, metrics)
 
     @cached_property
     def features(self) -> list[Features]:
-        """Fitted on the reference, at most 64 dimensions and a quarter of the smaller side."""
+        """Fitted on the reference, at most 64 dimensions and a quarter of the smaller side; then the extra ones."""
         dim = min(64, min(self.count, len(self.train)) // ITEMS_A_DIMENSION)
-        return [kind.fit(self.train, dim) for kind in describe_with(self.train)]
+        return [*(kind.fit(self.train, dim) for kind in describe_with(self.train)), *self.extra]
 
     @cached_property
     def _train(self) -> list[Array]:
@@ -134,78 +174,57 @@ class Yardstick:
                 raise DataError(f"{len(generated)} generated items are too few", help=f"make {LEAST} or more")
             return replace(self, fresh=self.fresh[: len(generated)], count=len(generated)).measure(generated)
         return [
-            Figure(made.name, made.value, real.value, made.count, made.reference, made.error, made.higher_is_better)
+            shown_on(made, real, self._reference(made.counts[0]))
             for made, real in zip(self._figures(generated[: self.count]), self._floors, strict=True)
         ]
 
     @cached_property
-    def _floors(self) -> list[Figure]:
+    def _floors(self) -> list[Named]:
         return self._figures(self.fresh)
 
-    def _figures(self, items: Items) -> list[Figure]:
-        """Every figure of any `count` items, floors left open."""
+    def _figures(self, items: Items) -> list[Named]:
+        """Every figure of any `count` items."""
         described = [self._heeding(features, items) for features in self.features]
-        found = [
-            self._heeding(self._frechet, *each) for each in zip(self.features, self._train, described, strict=True)
-        ]
-        name, real, made = self.features[-1].name, self._train[-1], described[-1]
-        found += [self._heeding(self._kernel, name, real, made)]
-        found += self._heeding(self._precision_recall, name, real, made)
+        found: list[Named] = []
+        for features, real, made in zip(self.features, self._train, described, strict=True):
+            found += self._in(features.name, Frechet(), real, made)
+        last, real = self.features[-1].name, self._train[-1][self._some]
+        for metric in self.metrics:
+            found += self._in(last, metric, real, described[-1])
+        if items.ndim > 2 and min(items.shape[1:-1]) >= 8:
+            found += self._heeding(Spectrum().measure, self._rings, rings(as_unit(items)))
         return [*found, self._copies(items)] if self.has_unseen else found
+
+    def _in(self, features: str, metric: Metric, real: Array, made: Array) -> list[Named]:
+        return [n._replace(name=f"{n.name}[{features}]") for n in self._heeding(metric.measure, real, made)]
 
     def _heeding(self, work: Callable[..., T], *given: Any) -> T:
         self.heed()
         return work(*given)
 
-    def _figure(self, name: str, value: float, error: float, count: int, used: int, higher: bool = False) -> Figure:
-        reference = f"{'training' if self.has_unseen else 'half of training'} ({used:,})"
-        return Figure(name, value, float("nan"), count, reference, error, higher)
+    def _reference(self, used: int) -> str:
+        return f"{'training' if self.has_unseen else 'half of training'} ({used:,})"
 
-    def _frechet(self, features: Features, real: Array, made: Array) -> Figure:
-        mean, cov = moments(real)
-
-        def distance(x: Array) -> float:
-            return frechet_distance(*moments(x), mean, cov)
-
-        name = f"frechet[{features.name}]"
-        return self._figure(name, distance(made), _jackknife(distance, made), len(made), len(real))
-
-    def _kernel(self, name: str, real: Array, made: Array) -> Figure:
-        center, deviation = real.mean(0), real.std(0)
-        scale = np.maximum(deviation, LEAST_SCALE * deviation[0]) if deviation[0] > 0 else 1.0
-        some = real[self._some[:KERNEL_REFERENCE]]
-        value, error = kernel_distance((made - center) / scale, (some - center) / scale)
-        return self._figure(f"kernel[{name}]", value, error, len(made), len(some))
-
-    def _precision_recall(self, name: str, real: Array, made: Array) -> list[Figure]:
-        used = min(self.count, len(real), NEIGHBOURS)
-        shares = precision_recall(real[self._some[:used]], made[:used])
-        return [
-            self._figure(f"{kind}[{name}]", share, _binomial(share, used), used, used, higher=True)
-            for kind, share in zip(("precision", "recall"), shares, strict=True)
-        ]
+    @cached_property
+    def _rings(self) -> Array:
+        return rings(as_unit(self.train[np.sort(self._some[:SPECTRUM_ITEMS])]))
 
     @cached_property
     def _unseen_distances(self) -> Array:
         return nearest(self.fresh[:COPY_SEARCH], self.train)[1]
 
-    def _copies(self, items: Items) -> Figure:
+    def _copies(self, items: Items) -> Named:
         """Items nearer to a training item than all but one in a hundred of real unseen items are."""
         limit = np.quantile(self._unseen_distances, 0.01)
         distances = self._unseen_distances if items is self.fresh else nearest(items[:COPY_SEARCH], self.train)[1]
-        share, used = float((distances <= limit).mean()), len(distances)
-        return self._figure("copies", share, _binomial(share, used), used, len(self.train))
+        return Named("copies", share(distances <= limit), (len(self.train), len(distances)))
 
 
-def _jackknife(estimate: Callable[[Array], float], items: Array) -> float:
-    """Standard error of an estimate by leaving out one tenth of the items at a time."""
-    folds = np.arange(len(items)) % FOLDS
-    values = np.array([estimate(items[folds != fold]) for fold in range(FOLDS)])
-    return float(np.sqrt((FOLDS - 1) * values.var()))
-
-
-def _binomial(share: float, count: int) -> float:
-    return float(np.sqrt(share * (1 - share) / count))
+def share(hits: NDArray[np.bool_]) -> Estimate:
+    """The share of hits (n,), with its binomial error; where all or none are hits, that of half an item more or less."""
+    n, p = len(hits), float(hits.mean())
+    q = min(max(p, 0.5 / n), 1 - 0.5 / n)
+    return Estimate(p, float(np.sqrt(q * (1 - q) / n)))
 
 
 def figures(
@@ -213,20 +232,22 @@ def figures(
 ) -> list[Figure]:
     """All figures of generated items (n, ...) against real training and held-out items of the same shape and type.
 
-    Pictures (N, H, W, C) from 8 x 8 on: frechet in pca and gradients, kernel, precision and recall in gradients, copies;
-    anything else: the same in pca. Which items the floor and the reference take is said at `Yardstick.of`; the seed
-    decides it and nothing else is random. `heed` is called between two parts of the work; what it raises ends it.
+    Pictures (N, H, W, C) from 8 x 8 on: frechet in pca and gradients, kernel and precision, recall, density, coverage in
+    gradients, spectrum, copies; anything else: the same in pca. Which items the floor and the reference take is said at
+    `Yardstick.of`; the seed decides it and nothing else is random. `heed` is called between two parts of the work; what it
+    raises ends it.
     """
     return Yardstick.of(train, held_out, len(generated), seed, heed).measure(generated)
 
 
 def table(figures: Sequence[Figure]) -> str:
     """The figures as plain text, one a line under a heading, value and floor side by side."""
-    head = ("figure", "generated", "real floor", "items", "against")
+    head = ("figure", "generated", "95 %", "real floor", "items", "against")
     rows = [head] + [
         (
             f"{f.name} {'↑' if f.higher_is_better else '↓'}",
-            f"{f.value:.4g}" + ("" if f.error is None else f" ± {f.error:.1g}"),
+            f"{f.value:.4g}",
+            "" if f.low is None or f.high is None else f"{f.low:.3g} to {f.high:.3g}",
             f"{f.floor:.4g}",
             f"{f.count:,}",
             f.reference,

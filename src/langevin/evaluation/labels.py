@@ -4,7 +4,8 @@ import numpy as np
 
 from langevin.errors import DataError
 from langevin.evaluation.features import Features, Items
-from langevin.evaluation.figures import Figure, describe_with
+from langevin.evaluation.figures import Figure, describe_with, share, shown_on
+from langevin.evaluation.metrics.base import Named
 
 
 def label_agreement(
@@ -26,7 +27,7 @@ def label_agreement(
     features: Features = describe_with(train)[-1].fit(train)
     classifier = KNeighborsClassifier(min(5, len(train))).fit(features(train), np.asarray(train_labels))
     count = min(len(generated), len(held_out))
-    value = float(np.mean(classifier.predict(features(generated)) == np.asarray(labels)))
-    floor = float(np.mean(classifier.predict(features(held_out[:count])) == np.asarray(held_out_labels)[:count]))
-    error = float(np.sqrt(value * (1 - value) / len(generated)))
-    return Figure(f"label agreement[{features.name}]", value, floor, count, f"training ({len(train):,})", error, True)
+    right = share(classifier.predict(features(generated)) == np.asarray(labels))
+    floor = share(classifier.predict(features(held_out[:count])) == np.asarray(held_out_labels)[:count])
+    name, used = f"label agreement[{features.name}]", (len(train), len(generated))
+    return shown_on(Named(name, right, used, True), Named(name, floor, used, True), f"training ({len(train):,})")
