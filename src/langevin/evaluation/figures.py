@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from langevin.errors import DataError
 from langevin.evaluation.features import Array, Classical, Features, Gradients, Items, Pca, as_unit
 from langevin.evaluation.metrics.base import Estimate, Metric, Named
-from langevin.evaluation.metrics.frechet import Frechet
+from langevin.evaluation.metrics.frechet import Frechet, difference
 from langevin.evaluation.metrics.kernel import Kernel
 from langevin.evaluation.metrics.prdc import Prdc
 from langevin.evaluation.metrics.spectrum import Spectrum, rings
@@ -177,6 +177,14 @@ class Yardstick:
             shown_on(made, real, self._reference(made.counts[0]))
             for made, real in zip(self._figures(generated[: self.count]), self._floors, strict=True)
         ]
+
+    def difference(self, generated: Items, other: Items) -> Estimate:
+        """How far the last features' Frechet distance of the first `count` generated items lies above that of others, which
+        come from the same seeds one by one.
+        """
+        last = self.features[-1]
+        made, beside = (self._heeding(last, np.asarray(items)[: self.count]) for items in (generated, other))
+        return difference(self._train[-1], made, beside)
 
     @cached_property
     def _floors(self) -> list[Named]:
