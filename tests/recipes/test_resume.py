@@ -176,7 +176,7 @@ PHASES = {
     "drawing a preview": "langevin.recipes.lookout.preview",
     "saving": "langevin.training.checkpoint.save",
     "publishing": "langevin.recipes.averages.measured",
-    "sampling": "langevin.recipes.outcome._some",
+    "sampling": "langevin.recipes.outcome.some_rows",
     "measuring": "langevin.recipes.outcome.figures",
 }
 

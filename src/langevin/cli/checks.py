@@ -1,7 +1,11 @@
-"""Commands that look at what is there: data, checkpoints, this machine, the formulas."""
+"""Commands that look at what is there: samples, data, checkpoints, this machine, the formulas."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from langevin.cli.options import Names, Switch, console
 
 
 def checkpoints(run: Path) -> None:
@@ -60,3 +64,58 @@ def check() -> None:
     print(table(checks))
     if not all(one.ok for one in checks):
         raise SystemExit(1)
+
+
+def evaluate(
+    run: Path | None = None,
+    other: Path | None = None,
+    *,
+    real: Path | None = None,
+    generated: Path | None = None,
+    n: Annotated[int | None, Parameter(name=["--number", "-n"])] = None,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    features: Names = None,
+    quick: Switch = False,
+    lang: Literal["en", "zh"] = "en",
+    out: Path | None = None,
+    batch: int = 64,
+    json: Switch = False,
+) -> None:
+    """Say how good samples are, with error bars, floors and an audit for copies, in one page: report.html.
+
+    Args:
+        run: a run's folder or a model's, whose samples are judged.
+        other: another run or model, or pictures, to compare with.
+        real: real pictures to hold against, in the place of the run's own data.
+        generated: a folder, .npz or .npy of pictures to judge; no model is needed.
+        n: generated items; as many as are held out, 256 to 2,000, where it is not given.
+        seed: of all that is drawn at random.
+        steps: of the sampler; the model's own where it is not given.
+        guidance: strength of guidance; the model's own where it is not given.
+        features: NAME=WEIGHTS of a network to take figures in beside: inception, dinov2 or clip; may be repeated.
+        quick: leave out learned features and likelihood.
+        lang: en or zh.
+        out: the page; report.html in the run's folder or here, or the next free name.
+        batch: samples at once.
+        json: one JSON object a line.
+    """
+    from langevin.recipes.evaluate import evaluate as judge
+
+    judge(
+        run,
+        other,
+        real=real,
+        generated=generated,
+        n=n,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        features=features or (),
+        quick=quick,
+        lang=lang,
+        out=out,
+        batch=batch,
+        console=console(json),
+    )

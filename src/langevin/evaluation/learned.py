@@ -117,7 +117,7 @@ def learn(
     *,
     held_out: tuple[Items, NDArray[np.integer]] | None = None,
     seed: int = 0,
-    budget: int = ITEMS,
+    budget: int | None = None,
     heed: Callable[[], None] = lambda: None,
 ) -> Learned:
     """Train a network on items (N, ...).
@@ -126,7 +126,7 @@ def learn(
         labels: (N,) classes 0 ... classes - 1; negative ones are unknown, and those items are left out. None: an autoencoder.
         held_out: items and their labels, on which `accuracy` is taken.
         seed: of the weights and of the order.
-        budget: items that are seen in training.
+        budget: items that are seen in training; `ITEMS` where it is not given.
         heed: called at every step; what it raises ends the training.
 
     Raises:
@@ -139,7 +139,7 @@ def learn(
     target = None if labels is None else torch.from_numpy(np.asarray(labels, np.int64))
     sample = pooled(items[rows[np.linspace(0, len(rows) - 1, min(len(rows), 2000)).astype(int)]], SIDE)
     center, scale = float(sample.mean()), max(float(sample.std()), 1e-6)
-    steps = max(50, min(budget, MOST_TIMES * len(rows)) // BATCH)
+    steps = max(50, min(budget or ITEMS, MOST_TIMES * len(rows)) // BATCH)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -47,15 +47,20 @@ def generated_above_nearest(generated: Items, train: Items, count: int = 24, col
     """
     made = np.asarray(generated)[:count]
     index, distance = nearest(made, train)
-    made, known = _alike(made, np.asarray(train)[index])
-    tiles, captions = [], []
+    return above(made, np.asarray(train)[index], [f"real, {d:.3g}" for d in distance], columns)
+
+
+def above(made: Items, known: Items, captions: Sequence[str], columns: int = 8) -> Image.Image:
+    """Items (n, H, W[, C]) in rows, each above another one of the same kind with its caption."""
+    made, known = _alike(made, known)
+    tiles, below = [], []
     for start in range(0, len(made), columns):
         row = slice(start, start + columns)
         blank = [np.full_like(made[0], 255)] * (columns - len(made[row]))
         tiles += [*made[row], *blank, *known[row], *blank]
-        captions += ["generated"] * len(made[row]) + [""] * len(blank)
-        captions += [f"real, {d:.3g}" for d in distance[row]] + [""] * len(blank)
-    return grid(np.stack(tiles), columns, captions=captions)
+        below += ["generated"] * len(made[row]) + [""] * len(blank)
+        below += [*captions[row], *([""] * len(blank))]
+    return grid(np.stack(tiles), columns, captions=below)
 
 
 def comparison(

@@ -95,7 +95,7 @@ def measure(
 
     model.about = about([])
     target = model.save(folder / "model", replace=True)
-    train_rows, unseen_rows = (_some(dataset, rows) for rows in (dataset.train_indices, dataset.held_out_indices))
+    train_rows, unseen_rows = (some_rows(dataset, rows) for rows in (dataset.train_indices, dataset.held_out_indices))
     count = min(FIGURE_SAMPLES, max(len(unseen_rows), 64))
     seeds = range(1_000_000, 1_000_000 + count)
 
@@ -109,7 +109,7 @@ def measure(
     if samples is None:
         raise MemoryShortError("no memory for a single sample", where=str(target), help="sample it on a larger machine")
     console.done()
-    labels, items = model.labels(seeds), _with_axis(samples, model)
+    labels, items = model.labels(seeds), with_axis(samples, model)
     train_items, unseen = dataset.take(train_rows), dataset.take(unseen_rows)
     made: list[Figure] = []
     try:
@@ -155,10 +155,10 @@ def preview(model: Model, say: Callable[[str], None], *, small: bool = False) ->
     items = shrinking(
         lambda batch: model.sample(seeds=seeds, label=labels, steps=steps, batch=batch), AT_ONCE, "preview", say
     )
-    return None if items is None else modality_of(model.modality).preview(_with_axis(items, model), columns)
+    return None if items is None else modality_of(model.modality).preview(with_axis(items, model), columns)
 
 
-def _some(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+def some_rows(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     """So many of the rows, evenly spread, that their items and what is made of them fit into memory."""
     most = max(2 * FIGURE_SAMPLES, FIGURE_BYTES // max(1, dataset.items[:1].nbytes))
     return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
@@ -218,6 +218,6 @@ def sheet_of(model: Model, small: bool = False) -> tuple[list[int], "list[str] |
     )
 
 
-def _with_axis(items: np.ndarray, model: Model) -> np.ndarray:
+def with_axis(items: np.ndarray, model: Model) -> np.ndarray:
     """Items with their channel axis."""
     return items[..., None] if getattr(model.codec, "squeeze", False) else items
