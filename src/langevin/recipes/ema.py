@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 from langevin import store
+from langevin.config import TrainConfig
+from langevin.data.dataset import Dataset
 from langevin.errors import UsageError
 from langevin.model import Model, load
 from langevin.recipes import averages, folders
@@ -108,12 +110,7 @@ def _scan(run: Path, console: Console) -> Measured:
             where=str(run),
             help=f"langevin train --resume {shlex.quote(str(run))}; or give one with --sigma-rel",
         )
-    config, dataset = reopen(run)
-    session = Session(run, config, dataset, console, StopRequest(), time.perf_counter())
-    last = checkpoint.newest(run, console.say)
-    if last is None:
-        raise UsageError("the run has no checkpoint left to compare with", where=str(run), help="give --sigma-rel")
-    checkpoint.restore(last, session.model, session.state)
+    session = at_its_end(run, *reopen(run), console)
     tried = [s for s in averages.WIDTHS if s not in session.state.averages]
     if not snapshots.folders(run):
         console.say("note       the run kept no snapshots (its setting `snapshots`): only what it tracked is compared")
@@ -121,6 +118,16 @@ def _scan(run: Path, console: Console) -> Measured:
     found = averages.measured(every, session.loss)
     console.say(averages.table(found))
     return averages.best(found)
+
+
+def at_its_end(run: Path, config: TrainConfig, dataset: Dataset, console: Console) -> Session:
+    """A finished run as it ended, to measure weights with. Raises UsageError where no checkpoint is left."""
+    session = Session(run, config, dataset, console, StopRequest(), time.perf_counter())
+    last = checkpoint.newest(run, console.say)
+    if last is None:
+        raise UsageError("the run has no checkpoint left to compare with", where=str(run), help="give --sigma-rel")
+    checkpoint.restore(last, session.model, session.state)
+    return session
 
 
 def _wearing(model: Model, average: Average, step: int | None, loss: float | None) -> Model:

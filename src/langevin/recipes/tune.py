@@ -1,18 +1,16 @@
 """`langevin tune`: the steps of a trained model, fitted to it; kept in its folder and used by `langevin sample` from then on."""
 
-import json
 import shlex
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from langevin import store
 from langevin.distillation.steps import Tuned, tune_steps
 from langevin.errors import UsageError
 from langevin.model import Model, locate
+from langevin.recipes import settings
 from langevin.recipes.console import Console
 from langevin.recipes.plan import ready
 from langevin.recipes.signals import StoppedError, at_each_evaluation, stop_requests
@@ -66,7 +64,8 @@ def tune(
             console.say(f"{n:>3} steps  {one.default_error:.4f} -> {one.error:.4f}, {change}: {_named(one)}   ({of})")
         better = {n: one for n, one in found.items() if one.error < one.default_error}
         if better:
-            _keep(folder, better, seeds)
+            rows = _rows(better, seeds)
+            settings.keep(folder, lambda own: {**own, "tuned": {**(own.get("tuned") or {}), **rows}})
             console.say(
                 f"made       {folder / 'config.json'}: `sampling.tuned` for {', '.join(map(str, sorted(better)))} steps"
             )
@@ -102,10 +101,9 @@ def _tune(model: Model, num_steps: int, seeds: int, batch: int, progress: Callab
     )
 
 
-def _keep(folder: Path, found: dict[int, Tuned], seeds: int) -> None:
-    """Add to config.json what was found: the folder is written anew beside itself and takes its own place."""
-    config: dict[str, Any] = store.read_json(folder / "config.json")
-    rows = {
+def _rows(found: dict[int, Tuned], seeds: int) -> dict[str, Any]:
+    """What was found, as config.json says it."""
+    return {
         str(n): {
             "solver": describe(one.solver),
             "grid": describe(one.grid),
@@ -115,13 +113,3 @@ def _keep(folder: Path, found: dict[int, Tuned], seeds: int) -> None:
         }
         for n, one in found.items()
     }
-    sampling = dict(config["sampling"])
-    sampling["tuned"] = {**(sampling.get("tuned") or {}), **rows}
-    files = [f for f in folder.iterdir() if f.name not in ("config.json", store.MANIFEST)]
-
-    def write(new: Path) -> None:
-        for file in files:
-            shutil.copy2(file, new / file.name)
-        (new / "config.json").write_text(json.dumps({**config, "sampling": sampling}, indent=1), "utf-8")
-
-    store.write_folder(folder, write, size=sum(f.stat().st_size for f in files), replace=True)
