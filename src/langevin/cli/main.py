@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from langevin import __version__
-from langevin.cli import checks, samples, training
+from langevin.cli import checks, measuring, samples, training
 from langevin.disk import REMEDIES
 from langevin.errors import LangevinError
 
@@ -35,6 +35,8 @@ for command in (
     samples.animate,
     training.ema,
     samples.tune,
+    measuring.curve,
+    checks.evaluate,
     checks.checkpoints,
     checks.doctor,
     checks.check,

@@ -1,0 +1,1 @@
+"""What a curve of quality can be taken over: one file a kind."""
