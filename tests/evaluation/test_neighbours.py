@@ -39,3 +39,23 @@ def test_the_first_neighbours_are_those_of_a_tree(chunk):
 
 def test_there_are_no_more_neighbours_than_items():
     assert neighbours(np.zeros((3, 2)), np.eye(2), 5).index.shape == (3, 2)
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1.0, 1e25])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_the_unit_and_the_origin_have_no_part_in_it(unit, offset):
+    """Squares of such values are nothing, or infinite, in float32."""
+    rng = np.random.default_rng(3)
+    asked, known = rng.normal(size=(20, 5)), rng.normal(size=(300, 5))
+    found = neighbours((asked + offset) * unit, (known + offset) * unit, 4, chunk=900)
+    distance, index = cKDTree(known).query(asked, 4)
+    np.testing.assert_array_equal(found.index, index)
+    np.testing.assert_allclose(found.distance, unit * distance, rtol=1e-9)
+
+
+def test_rows_may_be_made_of_items_as_they_are_sought():
+    rng = np.random.default_rng(4)
+    asked, known = rng.integers(0, 256, (15, 12), dtype=np.uint8), rng.integers(0, 256, (500, 12), dtype=np.uint8)
+    found = neighbours(asked / 255, known, 3, 64, values=lambda rows: rows / 255)
+    distance, _ = cKDTree(known / 255).query(asked / 255, 3)
+    np.testing.assert_allclose(found.distance, distance, rtol=1e-12)

@@ -15,9 +15,11 @@ random, p is uniform.
 real items come. A generated item is named where it is closer than they are by more than luck: p-values by rank, and the
 procedure of Benjamini and Hochberg, so that at most one in a hundred named items is named wrongly. Where few are held out that
 names hardly anything; so an item is named too where it is twice as near as its neighbours are (c above 1/2), and twice as near
-again, in 1 - c, as all but one in a hundred held-out items are. The same item, to half a step of its type in the mean, is always named.
+again, in 1 - c, as all but one in a hundred held-out items are, or as c = 1/2 is where there is no hundred. The same item, to half a
+step of its type in the mean, is always named.
 
-Items that repeat another exactly count once: beside its twins nothing is close.
+Items that repeat another exactly count once: beside its twins nothing is close. A held-out item that is a training item too was
+not kept from the model, and counts as a training item alone.
 
 Source: the relative distance is that of Carlini et al. 2023, "Extracting training data from diffusion models" (arXiv:2301.13188),
 section 5.1; Benjamini and Hochberg 1995. The test is a permutation test (Fisher 1935).
@@ -61,7 +63,7 @@ class Audit:
         p_each: (n,) chance of a new real item to be as close; nan without held-out items.
         named: (k,) which generated items are copies, the closest first.
         space: "pixels" or the features' name.
-        held_out: how many held-out items stood beside.
+        held_out: how many held-out items stood beside, those that are training items or repeat another not counted.
     """
 
     p: float
@@ -92,6 +94,7 @@ class Pool:
     """The real side of an audit, made once: training items and held-out items (N, ...) of the same kind, and where to look.
 
     features: None is the items' own values.
+    Raises DataError where the items are of two kinds.
     """
 
     train: Items
@@ -99,9 +102,27 @@ class Pool:
     features: Features | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if len(self.held_out):
+            self._refuse_others("held-out", self.held_out)
+
+    def _refuse_others(self, name: str, items: Items) -> None:
+        if items.shape[1:] != self.train.shape[1:] or items.dtype != self.train.dtype:
+            raise DataError(
+                f"{name} items are {items.dtype} {items.shape[1:]}, "
+                f"training items {self.train.dtype} {self.train.shape[1:]}"
+            )
+
     def audit(self, made: Items) -> Audit:
-        """Of generated items (n, ...). Raises DataError where there are not more than `NUM` different training items."""
+        """Of generated items (n, ...), n at least 1.
+
+        Raises DataError where there are not more than `NUM` different training items, where the generated ones are of another
+        kind, and where any are not finite.
+        """
         made = np.asarray(made)
+        self._refuse_others("generated", made)
+        if not len(made):
+            raise DataError("there are no generated items among which to seek copies")
         if len(self._distinct) <= NUM:
             raise DataError(f"copies are sought among more than {NUM} different items, not {len(self._distinct)}")
         asked = self._values(made)
@@ -109,7 +130,7 @@ class Pool:
         index, close = self._distinct[near.index[:, 0]], _closeness(near)
         p_each, p, nearer = np.full(len(made), np.nan), float("nan"), float("nan")
         found = _same(made, self.train, index) | (close > self._rare)
-        if len(self.held_out):
+        if len(self._unseen):
             usual = np.sort(self._usual)
             p_each = (1 + len(usual) - np.searchsorted(usual, close, side="left")) / (1 + len(usual))
             p, nearer = self._test(near, neighbours(asked, self._held_out, NUM))
@@ -118,23 +139,36 @@ class Pool:
         return Audit(
             p,
             nearer,
-            len(self._train) / (len(self._train) + len(self.held_out)),
+            len(self._train) / (len(self._train) + len(self._unseen)),
             index,
             near.distance[:, 0],
             close,
             p_each,
             named[np.argsort(-close[named], kind="stable")],
             self.features.name if self.features else "pixels",
-            len(self.held_out),
+            len(self._unseen),
         )
 
     @cached_property
     def _distinct(self) -> NDArray[np.intp]:
         """Rows of the training items that repeat no earlier one."""
+        return np.fromiter(self._first.values(), np.intp)
+
+    @cached_property
+    def _first(self) -> dict[bytes, int]:
+        """The first row of every training item, by its digest."""
         first: dict[bytes, int] = {}
         for k, item in enumerate(self.train):
-            first.setdefault(hashlib.blake2b(np.ascontiguousarray(item).data, digest_size=16).digest(), k)
-        return np.fromiter(first.values(), np.intp)
+            first.setdefault(_digest(item), k)
+        return first
+
+    @cached_property
+    def _unseen(self) -> NDArray[np.intp]:
+        """Rows of the held-out items that are no training items and repeat no earlier one."""
+        first: dict[bytes, int] = {}
+        for k, item in enumerate(self.held_out):
+            first.setdefault(_digest(item), k)
+        return np.fromiter((k for digest, k in first.items() if digest not in self._first), np.intp)
 
     def repeats(self, index: int) -> int:
         """How often a training item is in the training set."""
@@ -142,7 +176,14 @@ class Pool:
         return sum(np.ascontiguousarray(item).tobytes() == one for item in self.train)
 
     def _values(self, items: Items) -> Array:
-        """(n, D) float32."""
+        """(n, D) float32. Raises DataError where they are not finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = self._searched(items)
+        if not np.isfinite(found).all():
+            raise DataError("items hold values that are not finite, or too large to compare")
+        return found
+
+    def _searched(self, items: Items) -> Array:
         if self.features:
             return np.asarray(self.features(items), np.float32)
         side = 32
@@ -161,13 +202,13 @@ class Pool:
 
     @cached_property
     def _held_out(self) -> Array:
-        return self._values(self.held_out)
+        return self._values(self.held_out[self._unseen])
 
     @cached_property
     def _rare(self) -> float:
         """Closeness above which an item is a copy, however few are held out."""
-        usual = float(np.quantile(self._usual, 0.99)) if len(self.held_out) else NEAR
-        return max(NEAR, (1 + usual) / 2)
+        known = np.append(self._usual, NEAR) if len(self._unseen) else np.array([NEAR])
+        return max(NEAR, (1 + float(np.quantile(known, 0.99, method="higher"))) / 2)
 
     @cached_property
     def _usual(self) -> Array:
@@ -191,12 +232,16 @@ class Pool:
         seen, above, equal = float(weights @ trained), 0, 0
         for _ in range(PERMUTATIONS // 100):
             # the labels of the few items that matter, dealt out of the whole pool: as many of them are training items as chance has
-            many = rng.hypergeometric(len(self._train), len(self.held_out), len(items), 100)
+            many = rng.hypergeometric(len(self._train), len(self._held_out), len(items), 100)
             ranks = rng.random((100, len(items))).argsort(1).argsort(1)
             drawn = (ranks < many[:, None]) @ weights
             above += int((drawn > seen * (1 + 1e-12)).sum())
             equal += int((np.abs(drawn - seen) <= 1e-12 * seen).sum())
         return float((1 + above + rng.random() * equal) / (1 + PERMUTATIONS)), nearer
+
+
+def _digest(item: Items) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(item).data, digest_size=16).digest()
 
 
 def _closeness(near: Neighbours) -> Array:

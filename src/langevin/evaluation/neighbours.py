@@ -1,5 +1,7 @@
 """Nearest training items: are the samples new, or the training set said again?"""
 
+from collections.abc import Callable
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -15,27 +17,48 @@ class Neighbours(NamedTuple):
     distance: Array
 
 
-def neighbours(asked: Array, known: Array, num: int, chunk: int = 2**24) -> Neighbours:
+def neighbours(
+    asked: Array, known: Items, num: int, chunk: int = 2**24, values: Callable[[Items], Array] = np.asarray
+) -> Neighbours:
     """The `num` nearest rows of known (m, d) for each row of asked (n, d); fewer where there are fewer.
 
     The search is in float32 about the mean, so that of two neighbours equal to about 1e-3 in distance either may be named; the
-    distances are those of the ones named. Memory: both sets in float32 and a few times `chunk` numbers.
+    distances are those of the ones named, in the type that the values have. Memory: `asked` in float32, and a few times `chunk`
+    numbers.
+
+    Args:
+        values: makes rows (k, d) of a part of `known`, which may then be items of any kind.
     """
     import torch  # partial sorting by two threads: numpy's would take longer than the products
 
-    num = min(num, len(known))
-    center = np.asarray(known[:1000], np.float64).mean(0)
-    a, b = (torch.from_numpy(np.asarray(x - center, np.float32)) for x in (asked, known))
-    lengths = (b * b).sum(1)
-    index = torch.empty(len(a), num, dtype=torch.int64)
-    step, width = max(1, chunk // max(len(b), 1)), len(b)
-    for rows in torch.arange(len(a)).split(max(step, 1)):
-        part = a[rows]
-        gap = torch.addmm(lengths.expand(len(part), width), part, b.T, alpha=-2)  # squared distance less |part|^2
-        index[rows] = gap.topk(num, dim=1, largest=False).indices
-    distance = torch.empty(len(a), num, dtype=torch.float64)
-    for rows in torch.arange(len(a)).split(max(1, chunk // max(1, num * a.shape[1]))):
-        distance[rows] = (a[rows, None] - b[index[rows]]).double().norm(dim=2)
+    num, some = min(num, len(known)), np.asarray(values(known[:1000]), np.float64)
+    center = some.mean(0)
+    _, exponent = np.frexp(np.abs(some - center).max(initial=0.0))  # squares of float32 have half the range
+    scale = np.ldexp(1.0, -int(exponent))
+
+    def shown(rows: Array) -> torch.Tensor:
+        return torch.from_numpy(np.asarray((rows - center) * scale, np.float32))
+
+    width = max(1, isqrt(chunk))
+    blocks = [slice(i, i + width) for i in range(0, len(asked), width)]
+    sought = [shown(asked[rows]) for rows in blocks]
+    least = torch.full((len(asked), num), torch.inf)
+    index = torch.zeros(len(asked), num, dtype=torch.int64)
+    for start in range(0, len(known), width):
+        part = shown(values(known[start : start + width]))
+        lengths, most = (part * part).sum(1), min(num, len(part))
+        for rows, block in zip(blocks, sought, strict=True):
+            # squared distance less |block|^2
+            gap, found = torch.addmm(lengths, block, part.T, alpha=-2).topk(most, dim=1, largest=False)
+            least[rows], kept = torch.cat([least[rows], gap], 1).topk(num, dim=1, largest=False)
+            index[rows] = torch.cat([index[rows], start + found], 1).gather(1, kept)
+    distance = torch.empty(len(asked), num, dtype=torch.float64)
+    step = max(1, chunk // max(1, num * asked.shape[1]))
+    for rows in (slice(i, i + step) for i in range(0, len(asked), step)):
+        one = index[rows]
+        near = torch.from_numpy(values(known[one.flatten().numpy()])).view(*one.shape, -1)
+        away = torch.from_numpy(np.ascontiguousarray(asked[rows]))[:, None] - near
+        distance[rows] = torch.linalg.vector_norm(away, dim=2, dtype=torch.float64)
     order = distance.argsort(stable=True, dim=1)
     return Neighbours(index.gather(1, order).numpy().astype(np.intp), distance.gather(1, order).numpy())
 
@@ -45,8 +68,9 @@ def nearest(items: Items, train: Items) -> tuple[NDArray[np.intp], Array]:
 
     Euclidean in the items' own values, unsigned integers as [0, 1].
     """
-    asked = as_unit(items).reshape(len(items), -1)
-    parts = (train[i : i + 4096] for i in range(0, len(train), 4096))
-    known = np.concatenate([as_unit(part).reshape(len(part), -1).astype(np.float32) for part in parts])
-    index = neighbours(asked, known, 1).index[:, 0]
-    return index, np.linalg.norm(asked - as_unit(train[index]).reshape(len(items), -1), axis=1)
+
+    def values(part: Items) -> Array:
+        return as_unit(part).reshape(len(part), -1)
+
+    found = neighbours(values(items), train, 1, values=values)
+    return found.index[:, 0], found.distance[:, 0]
