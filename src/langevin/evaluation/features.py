@@ -198,5 +198,5 @@ def _oriented(intensity: Array, cells: int) -> Array:
     dy, dx = np.gradient(intensity, axis=(1, 2))
     diagonal, anti = (dx + dy) * np.sqrt(0.5), (dy - dx) * np.sqrt(0.5)
     slopes = [_pool(np.maximum(s, 0), cells, cells) for s in (dx, diagonal, dy, anti)]
-    against = [_pool(np.maximum(-s, 0), cells, cells) for s in (dx, diagonal, dy, anti)]
+    against = [along - _pool(s, cells, cells) for along, s in zip(slopes, (dx, diagonal, dy, anti), strict=True)]
     return np.stack(slopes + against, axis=1)

@@ -52,14 +52,18 @@ def rings(items: Array) -> Array:
             f"a spectrum is taken of items with axes of 4 and more before their channels, not {items.shape}"
         )
     sides = items.shape[1:-1]
-    waves = np.meshgrid(*(np.fft.fftfreq(side) * min(sides) for side in sides), indexing="ij")
+    grids = [np.fft.fftfreq(side) for side in sides[:-1]] + [np.fft.rfftfreq(sides[-1])]
+    waves = np.meshgrid(*(grid * min(sides) for grid in grids), indexing="ij")
     radius = np.rint(np.sqrt(sum(w**2 for w in waves))).astype(int).ravel()
-    count = min(sides) // 2
+    twice = np.where(
+        (waves[-1] == 0) | (np.abs(grids[-1]) == 0.5), 1.0, 2.0
+    ).ravel()  # a wave stands for its mirror image too
+    member = (radius[:, None] == np.arange(1, min(sides) // 2 + 1)) * twice[:, None]  # (waves, K)
+    share = member / (member.sum(0) * np.prod(sides))
     found = []
-    step = max(1, 2**22 // items[0].size)
+    step = max(1, 2**20 // items[0].size)
     for start in range(0, len(items), step):
         part = items[start : start + step].astype(np.float64)
-        power = (np.abs(np.fft.fftn(part, axes=axes)) ** 2).mean(-1).reshape(len(part), -1) / radius.size
-        sums = np.stack([np.bincount(radius, weights=row, minlength=count + 1)[1 : count + 1] for row in power])
-        found.append(sums / np.bincount(radius, minlength=count + 1)[1 : count + 1])
+        power = (np.abs(np.fft.rfftn(part, axes=axes)) ** 2).mean(-1)
+        found.append(power.reshape(len(part), -1) @ share)
     return np.concatenate(found)
