@@ -11,7 +11,7 @@ from langevin.evaluation.report import render
 from langevin.evaluation.report.words import LANGUAGES, WORDS, say
 from langevin.recipes.exhibits import samples
 
-VOID = {"meta", "link", "img", "br", "path", "use", "rect", "circle", "line", "polygon", "polyline"}
+VOID = {"wbr", "meta", "link", "img", "br", "path", "use", "rect", "circle", "line", "polygon", "polyline"}
 
 
 class Reader(HTMLParser):

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langevin.errors import DataError
-from langevin.evaluation.features import Array, Classical, Features, Gradients, Items, Pca, as_unit
+from langevin.evaluation.cached import Kept, key_of
+from langevin.evaluation.features import Array, Classical, Features, Gradients, Items, Pca, as_unit, content
 from langevin.evaluation.metrics.base import Estimate, Metric, Named
 from langevin.evaluation.metrics.frechet import Frechet, difference
 from langevin.evaluation.metrics.kernel import Kernel
@@ -99,6 +100,7 @@ class Yardstick:
     has_unseen: whether `fresh` was kept from training (else it is the other half of the training set).
     extra: features beside those that need nothing but arithmetic; figures are taken in the last of all.
     metrics: what is taken in the last of the features.
+    kept: where what follows from the training items alone is kept.
     """
 
     train: Items
@@ -109,6 +111,7 @@ class Yardstick:
     heed: Callable[[], None] = lambda: None
     extra: Sequence[Features] = ()
     metrics: Sequence[Metric] = field(default=METRICS)
+    kept: Kept = field(default=Kept())
 
     @classmethod
     def of(
@@ -120,6 +123,7 @@ class Yardstick:
         heed: Callable[[], None] = lambda: None,
         extra: Sequence[Features] = (),
         metrics: Sequence[Metric] = METRICS,
+        kept: Kept | None = None,
     ) -> "Yardstick":
         """For figures of at most `count` generated items.
 
@@ -142,17 +146,23 @@ class Yardstick:
                 f"too few items to compare: {count} generated ones with {len(train)} real ones",
                 help=f"{LEAST} generated items and {2 * LEAST} real ones are the least; hundreds say more",
             )
-        return cls(train, fresh, has_unseen, count, seed, heed, extra, metrics)
+        return cls(train, fresh, has_unseen, count, seed, heed, extra, metrics, kept or Kept())
 
     @cached_property
     def features(self) -> list[Features]:
         """Fitted on the reference, at most 64 dimensions and a quarter of the smaller side; then the extra ones."""
         dim = min(64, min(self.count, len(self.train)) // ITEMS_A_DIMENSION)
-        return [*(kind.fit(self.train, dim) for kind in describe_with(self.train)), *self.extra]
+        return [*(self._heeding(kind.fit, self.train, dim) for kind in describe_with(self.train)), *self.extra]
 
     @cached_property
     def _train(self) -> list[Array]:
-        return [self._heeding(features, self.train) for features in self.features]
+        named = content(self.train)
+
+        def described(features: Features) -> Array:
+            made = self.kept.get(key_of("described", features.digest, named), lambda: {"x": features(self.train)})
+            return np.asarray(made["x"], np.float64)
+
+        return [self._heeding(described, features) for features in self.features]
 
     @cached_property
     def _some(self) -> NDArray[np.intp]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from langevin.errors import DataError
+from langevin.evaluation.cached import Kept, key_of
 from langevin.evaluation.features import Array, Features, Items, content, pooled
 
 DIM = 64
@@ -119,6 +120,7 @@ def learn(
     seed: int = 0,
     budget: int | None = None,
     heed: Callable[[], None] = lambda: None,
+    kept: Kept | None = None,
 ) -> Learned:
     """Train a network on items (N, ...).
 
@@ -128,6 +130,7 @@ def learn(
         seed: of the weights and of the order.
         budget: items that are seen in training; `ITEMS` where it is not given.
         heed: called at every step; what it raises ends the training.
+        kept: where the weights are kept, so that the same items need not be learned from twice.
 
     Raises:
         DataError: fewer than 16 items, or than two classes.
@@ -146,21 +149,26 @@ def learn(
         shape = tuple(as_input(items[rows[:1]]).shape[1:])
         encoder = Encoder(shape)
         head = nn.Sequential(nn.GELU(), nn.Linear(DIM, classes)) if classes else _decoder(shape)
+        network = nn.ModuleDict({"encoder": encoder, "head": head})
         made = Learned(encoder, head, classes, center, scale, "")
-        _train(made, items, rows, target, steps, generator, heed)
-    for module in (encoder, head):
-        module.eval().requires_grad_(False)
-    digest = hashlib.sha256(f"learned: {DEFINITION}; {classes}; {seed}; {content(items)}".encode())
+
+        def train() -> dict[str, NDArray[np.generic]]:
+            _train(made, items, rows, target, steps, generator, heed)
+            return {name: value.numpy() for name, value in network.state_dict().items()}
+
+        of = f"{DEFINITION}; {classes}; {seed}; {content(items)}"
+        key = key_of("learned", of, steps, "" if labels is None else content(np.asarray(labels)))
+        found = (kept or Kept()).get(key, train)
+        network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in found.items()})
+    network.eval().requires_grad_(False)
+    digest = hashlib.sha256(f"learned: {of}".encode())
     for weight in (*encoder.state_dict().values(), *head.state_dict().values()):
         digest.update(weight.numpy().tobytes())
     accuracy = float("nan")
     if held_out is not None and classes:
         known = np.asarray(held_out[1]) >= 0
-        accuracy = (
-            float((made.classify(held_out[0][known]) == np.asarray(held_out[1])[known]).mean())
-            if known.any()
-            else accuracy
-        )
+        if known.any():
+            accuracy = float((made.classify(held_out[0][known]) == np.asarray(held_out[1])[known]).mean())
     return Learned(encoder, head, classes, center, scale, digest.hexdigest(), accuracy)
 
 

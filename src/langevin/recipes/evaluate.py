@@ -21,6 +21,7 @@ from langevin import __version__, store
 from langevin.data.codec.pixels import Pixels
 from langevin.errors import DataError, UsageError
 from langevin.evaluation import classes, report
+from langevin.evaluation.cached import Kept
 from langevin.evaluation.copies import Audit, Pool
 from langevin.evaluation.course import course
 from langevin.evaluation.features import Features
@@ -173,7 +174,9 @@ class _Work:
                 )
             extra.insert(0, pretrained(name, Path(weights)))
         self._say("features", 0.2)
-        yardstick = Yardstick.of(real.train, real.held_out, len(made.items), self.seed, self.heed, extra, METRICS)
+        yardstick = Yardstick.of(
+            real.train, real.held_out, len(made.items), self.seed, self.heed, extra, METRICS, Kept.usual()
+        )
         figures = self.figures(made, real, yardstick, learned, quick)
         audits, pool = [], None
         for space in (None, yardstick.features[-1]):
@@ -194,15 +197,22 @@ class _Work:
         num = len(real.dataset.classes)
         known = labels is not None and len(np.unique(labels[labels >= 0])) > 1
         unseen = real.labels(real.held_out_rows)
-        self._say("learning features", 0.05)
         return learn(
             real.train,
             labels if known else None,
             num if known else 0,
             held_out=(real.held_out, unseen) if known and unseen is not None and len(unseen) else None,
             seed=self.seed,
-            heed=self.heed,
+            heed=self._telling("learning features", 0.05),
+            kept=Kept.usual(),
         )
+
+    def _telling(self, what: str, share: float) -> Callable[[], None]:
+        def heed() -> None:
+            self.heed()
+            self._say(what, share)
+
+        return heed
 
     def figures(
         self, made: Judged, real: Real, yardstick: Yardstick, learned: Learned | None, quick: bool
@@ -220,10 +230,10 @@ class _Work:
             sides = (real.train[train >= 0], train[train >= 0], real.held_out[rows], known[rows])
             return (*found, label_agreement(*sides, made.items[labels >= 0], labels[labels >= 0]))
         found.append(classes.agreement(learned, real.held_out, known, made.items, labels))
-        self._say("a classifier from samples", 0.55)
+        heed = self._telling("a classifier from samples", 0.55)
         try:
             sides = (real.train, train), (real.held_out, known), (made.items, labels)
-            found.append(classes.trained_on_samples(*sides, learned.classes, seed=self.seed, heed=self.heed))
+            found.append(classes.trained_on_samples(*sides, learned.classes, seed=self.seed, heed=heed))
         except DataError:
             self.console.say("note       too few labels to train a classifier on samples")
         return tuple(found)

@@ -115,7 +115,7 @@ class _Page:
             interval = f"{_number(f['low'])} – {_number(f['high'])}" if f["low"] is not None else ""
             gap = self.say("gap.none")
             if f["gap"] is not None and f["gap"] > 2:
-                gap = f'<span class="up">{self.say("gap.errors", gap=f["gap"])}</span>'
+                gap = f'<span class="up">{f["gap"]:.1f}</span>'
             name = f"{self._meaning(f['name'], arrow)}"
             rows.append([name, f"{_number(f['value'])}<small>{interval}</small>", _number(f["floor"]), gap])
         head = [
@@ -138,7 +138,7 @@ class _Page:
     def _meaning(self, name: str, arrow: str = "") -> str:
         key = f"of.{name.split('[')[0].split()[0].replace('clean-', '')}"
         meaning = self.say(key) if key in WORDS else ""
-        return f"{html.escape(name)} {arrow}<small>{meaning}</small>"
+        return f"{html.escape(name).replace('[', '<wbr>[')} {arrow}<small>{meaning}</small>"
 
     def _copies(self) -> Iterator[str]:
         for audit in self.report["copies"]:
@@ -264,7 +264,7 @@ class _Page:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if charts.finite(value) else "–"
+    return f"{value:.3g}" if charts.finite(value) else "–"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

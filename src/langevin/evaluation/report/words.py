@@ -23,17 +23,16 @@ WORDS: dict[str, tuple[str, str]] = {
     "figures.note": (
         "The floor is what new real items score in the place of the generated ones, at the same count: no model can be expected to do "
         "better. The interval holds the truth in 95 of 100 cases; that of a Frechet distance is for infinitely many items, and "
-        "therefore lies below the value from few. Marked is how many standard errors a figure lies on the bad side of its floor.",
+        "therefore lies below the value from few. The last column says how many standard errors a figure lies on the bad side of its floor, where that is more than two.",
         "“下限”是同样数量的全新真实样本在同一指标上的得分，任何模型都不应指望更好。区间以 95% 的把握包含真值；Fréchet 距离的区间对应无穷多样本，"
-        "因此低于由少量样本算出的数值。最后一列是该指标比下限差多少个标准误。",
+        "因此低于由少量样本算出的数值。最后一列是该指标比下限差多少个标准误（不足两个则不写）。",
     ),
     "figure": ("figure", "指标"),
     "generated": ("generated", "生成"),
     "interval": ("95 %", "95% 区间"),
     "floor": ("real floor", "真实下限"),
-    "gap": ("off by", "差距"),
-    "gap.none": ("level", "持平"),
-    "gap.errors": ("{gap:.1f} s.e.", "{gap:.1f} 个标准误"),
+    "gap": ("off by, s.e.", "差距（标准误）"),
+    "gap.none": ("–", "–"),
     "higher": ("higher is better", "越高越好"),
     "lower": ("lower is better", "越低越好"),
     "features": ("What the figures are taken in", "指标所用的特征"),
