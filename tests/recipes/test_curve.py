@@ -1,5 +1,6 @@
 """Curves of quality: rows are what the yardstick says of the model's samples, and what is recommended follows from them."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -27,7 +28,7 @@ from langevin.recipes.signals import StoppedError
 from langevin.recipes.train import train
 from langevin.registry import names
 from langevin.training import snapshots
-from tests.models import digits_like
+from tests.models import digits_like, small_model
 
 QUICK = {"network": "{name: unet, channels: 1, dims: 2, patch: 1, widths: [8, 8], attention: []}", "batch": "16"}
 LAST = 150
@@ -252,6 +253,14 @@ def test_the_fewest_steps_within_one_error_of_the_difference_are_recommended():
     assert Steps().advise(_of(), rows, _apart(0.2)).setting == {"steps": 12}
     worse_later = [_row(4, 9.0), _row(8, 3.0), _row(50, 3.1)]
     assert Steps().advise(_of(), worse_later, _apart(0.2)).row.x == 8
+
+
+def test_a_solver_of_two_evaluations_a_step_takes_half_as_many_steps():
+    model = small_model()
+    model.sampling = {"solver": "heun", "grid": "karras", "guidance": 1.0}
+    of = dataclasses.replace(_of(), model=model)
+    found = [(point.x, point.settings) for point in Steps().points(of, (1, 4, 5, 8))]
+    assert found == [(1, {"steps": 1}), (4, {"steps": 2}), (8, {"steps": 4})]
 
 
 def test_guidance_takes_the_lowest_distance_among_those_that_show_their_classes():

@@ -103,9 +103,10 @@ def curve(
         if not ruler.yardstick.has_unseen:
             told += ", held against half of the training items: too few are held out"
         console.say(f"curve      {told}")
-        console.say(sheet.heading(kind))
         try:
             for row in ruler.rows(kind.points(subject, wanted)):
+                if not rows:
+                    console.say(sheet.heading(kind))
                 rows.append(row)
                 console.say(sheet.line(kind, row, rows), row=sheet.facts(row, rows))
             console.say(sheet.floor(kind, rows))

@@ -16,7 +16,7 @@ from langevin.config import TrainConfig
 from langevin.data.dataset import Dataset
 from langevin.errors import DataError, MemoryShortError
 from langevin.evaluation.figures import Figure, figures, table
-from langevin.evaluation.labels import label_agreement
+from langevin.evaluation.labels import LabelJudge
 from langevin.evaluation.noise_levels import LevelLoss
 from langevin.evaluation.sheets import real_against_generated
 from langevin.evaluation.verdict import Verdict
@@ -117,7 +117,10 @@ def measure(
         if found is None:
             console.say("memory     figures: left out, there is no room for them")
         made += found or []
-        made += _agreement(dataset, train_rows, unseen_rows, items, labels)
+        if labels is not None and (
+            judge := LabelJudge.among(dataset.items, dataset.columns["label"], train_rows, unseen_rows)
+        ):
+            made.append(judge.agreement(items, labels))
     except DataError as error:
         console.say(f"figures are missing: {error}")
     model.about = about(made)
@@ -162,20 +165,6 @@ def some_rows(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     """So many of the rows, evenly spread, that their items and what is made of them fit into memory."""
     most = max(2 * FIGURE_SAMPLES, FIGURE_BYTES // max(1, dataset.items[:1].nbytes))
     return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
-
-
-def _agreement(
-    dataset: Dataset, train_rows: np.ndarray, unseen_rows: np.ndarray, items: np.ndarray, labels: np.ndarray | None
-) -> list[Figure]:
-    """Label agreement, where enough real items on both sides have labels."""
-    if labels is None:
-        return []
-    items_of, column = dataset.items, dataset.columns["label"]
-    train_rows, unseen_rows = (rows[column[rows] >= 0] for rows in (train_rows, unseen_rows))
-    if min(len(train_rows), len(unseen_rows)) < 16:
-        return []
-    real = items_of[train_rows], column[train_rows], items_of[unseen_rows], column[unseen_rows]
-    return [label_agreement(*real, items, labels)]
 
 
 def _tell(
