@@ -56,7 +56,8 @@ class OverAverage(Over):
         row = lowest(near)
         assert row.weights is not None
         one, run = row.weights.average, shlex.quote(str(of.run))
-        why = f"the lowest Frechet distance of the {len(near)} whose held-out loss is within {SURE:g} standard errors of the best"
+        within = f"whose held-out loss is within {SURE:g} standard errors of the best"
+        why = f"the lowest Frechet distance of the {len(near)} {within}" if len(near) > 1 else f"the only one {within}"
         if of.model.about.get("average") == str(one):
             return Advice(row, f"{why}; the model has it already", f"langevin sample {run} -n 64")
         step = f" --step {one.step}" if one.step else ""
