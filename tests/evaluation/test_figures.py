@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from langevin.errors import DataError
-from langevin.evaluation.features import Gradients, Pca
+from langevin.evaluation.features import Features, Gradients, Pca
 from langevin.evaluation.figures import Figure, Yardstick, figures, table
 from langevin.evaluation.labels import label_agreement
 from langevin.evaluation.metrics.frechet import frechet
@@ -193,3 +193,20 @@ def test_a_gap_counts_standard_errors_on_the_bad_side():
     assert worse.gap == pytest.approx(0.8)
     assert replace(worse, higher_is_better=True).gap == pytest.approx(-0.8)
     assert np.isnan(replace(worse, floor_error=None).gap)
+
+
+class _Long(Features):
+    """Stands for a network of others: 300 numbers an item, and a name of its own for the distance."""
+
+    name, digest, dim, frechet_name = "long", "00", 300, "fid"
+
+    def __call__(self, items):
+        return (items.reshape(len(items), -1) / 255) @ np.random.default_rng(0).normal(size=(items[0].size, 300))
+
+
+def test_features_of_very_many_dimensions_give_their_distance_alone_under_their_own_name(digits):
+    train, held_out, new = digits[0]
+    found = by_name(Yardstick.of(train, held_out, 390, extra=[_Long()]).measure(new))
+    assert "kernel[gradients]" in found
+    assert not any("long" in name for name in found)
+    assert found["fid"].value == pytest.approx(frechet(_Long()(new[:390]), _Long()(train)), rel=1e-9)

@@ -56,7 +56,13 @@ def test_copies_are_told_and_one_in_a_thousand_is_not_called_copying():
 
 def test_warnings_of_the_data():
     few = [replace(f, count=100) for f in LIKE]
-    assert keys(judge(few, [], halves=True, leaks=3)) == ["say.like", "say.few", "say.halves", "say.leaks"]
+    said = judge(few, [], halves=True, leaks=3)
+    assert keys(said) == ["say.like", "say.few", "say.halves", "say.leaks"]
+    assert {s.level for s in said} == {"fair"}
+
+
+def test_bad_news_come_first():
+    assert keys(judge(LIKE, [audit(p=1e-4, named=30)])) == ["say.copies", "say.like"]
 
 
 def test_differences_are_certain_only_beyond_their_errors_and_after_holm():

@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 from langevin import registry
 from langevin.errors import DataError
 from langevin.evaluation.metrics.base import Estimate, Metric, groups, halves, jackknife
-from langevin.evaluation.metrics.frechet import Frechet, frechet_distance
+from langevin.evaluation.metrics.frechet import Frechet, by_influence, estimate, frechet_distance
 from langevin.evaluation.metrics.kernel import Kernel
 from langevin.evaluation.metrics.prdc import Prdc
 from langevin.evaluation.metrics.sliced_wasserstein import SlicedWasserstein, frames, sliced_wasserstein
@@ -159,6 +159,18 @@ def test_frechet_without_groups_is_that_of_the_others():
     assert found.estimate.value == pytest.approx(expected.value, rel=1e-9)
     assert found.estimate.bias == pytest.approx(expected.bias, rel=1e-6)
     assert 0.3 * expected.error < found.estimate.error <= expected.error
+
+
+def test_in_many_dimensions_the_error_is_that_of_the_jackknife_for_laws_that_differ():
+    rng = np.random.default_rng(15)
+    a, b = rng.normal(size=(1200, 6)), 1.5 * rng.normal(size=(900, 6)) + 0.5
+    plain, quick = estimate(a, b), by_influence(a, b)
+    assert quick.value == pytest.approx(plain.value, rel=1e-12)
+    assert quick.error == pytest.approx(plain.error, rel=0.3)  # 19 degrees of freedom there
+    spread = np.std(
+        [by_influence(rng.normal(size=(1200, 6)), 1.5 * rng.normal(size=(900, 6)) + 0.5).value for _ in range(80)]
+    )
+    assert quick.error == pytest.approx(spread, rel=0.25)
 
 
 def test_the_bias_of_a_frechet_distance_is_what_it_has_too_much_in_the_mean():

@@ -5,6 +5,7 @@ import pytest
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from langevin.evaluation import neighbours as module
 from langevin.evaluation.neighbours import nearest, neighbours
 
 
@@ -59,3 +60,24 @@ def test_rows_may_be_made_of_items_as_they_are_sought():
     found = neighbours(asked / 255, known, 3, 64, values=lambda rows: rows / 255)
     distance, _ = cKDTree(known / 255).query(asked / 255, 3)
     np.testing.assert_allclose(found.distance, distance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["smooth", "noise"])
+def test_long_rows_have_the_same_neighbours_screened_or_not(kind, monkeypatch):
+    """Smooth rows are settled by the screen; noise, which has no leading axes, is looked at in full."""
+    rng = np.random.default_rng(8)
+    rows = rng.normal(size=(700, 600))
+    rows = rows.cumsum(1) if kind == "smooth" else rows
+    asked, known = rows[:100], rows[100:]
+    plain = neighbours(asked, known, 5)
+    monkeypatch.setattr(module, "LARGE", 1)
+    monkeypatch.setattr(module, "SOME", 300)
+    searched = []
+    search = module._search
+    monkeypatch.setattr(module, "_search", lambda a, *more: searched.append(a.shape) or search(a, *more))
+    found = neighbours(asked, known, 5)
+    np.testing.assert_array_equal(found.index, plain.index)
+    np.testing.assert_allclose(found.distance, plain.distance, rtol=1e-12)
+    assert searched[0] == (100, 129)
+    in_full = sum(n for n, d in searched[1:])
+    assert in_full == 0 if kind == "smooth" else in_full > 50

@@ -184,7 +184,7 @@ def test_a_comparison_names_both_and_the_better(pictures):
 def test_curves_are_drawn_with_their_recommendation(pictures):
     cell = {"value": 2.0, "low": 1.0, "high": 3.0, "floor": 0.5}
     rows = [{"x": x, "figures": {"frechet[pca]": cell}} for x in (4, 8, 16)]
-    page = render({**FACTS, "curves": {"steps": {"rows": rows, "recommended": 8}}}, pictures, "en")
+    page = render({**FACTS, "curves": {"steps": {"rows": rows, "recommended": {"x": 8}}}}, pictures, "en")
     reader = read(page)
     assert "recommended: 8" in "".join(reader.text)
     assert reader.tags.count("svg") == 3

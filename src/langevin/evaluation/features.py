@@ -70,16 +70,14 @@ def _pool(maps: Array, height: int, width: int) -> Array:
 class Features(ABC):
     """Numbers that describe an item.
 
-    name: under which figures are printed; digest: sha256 of the definition and of all that its parameters follow from.
+    name: under which figures are printed; dim: how many numbers describe an item; digest: sha256 of the definition and of all
+    that its parameters follow from; frechet_name: what a Frechet distance in them is called, frechet[name] where it is empty.
     """
 
     name: str
+    dim: int
     digest: str
-
-    @property
-    @abstractmethod
-    def dim(self) -> int:
-        """How many numbers describe an item."""
+    frechet_name: str = ""
 
     @abstractmethod
     def __call__(self, items: Items) -> Array:
@@ -135,7 +133,7 @@ class Classical(Features):
         return cls(origin + mean, scale, basis, digest.hexdigest())
 
     @property
-    def dim(self) -> int:
+    def dim(self) -> int:  # type: ignore[override]
         return int(self.basis.shape[1])
 
     def __call__(self, items: Items) -> Array:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from langevin.errors import DataError
 from langevin.evaluation.cached import Kept, key_of
-from langevin.evaluation.features import Array, Classical, Features, Gradients, Items, Pca, as_unit, content
+from langevin.evaluation.features import Array, Classical, Features, Gradients, Items, Pca, content
 from langevin.evaluation.metrics.base import Estimate, Metric, Named
-from langevin.evaluation.metrics.frechet import Frechet, difference
+from langevin.evaluation.metrics.frechet import MOST_DIM, Frechet, difference
 from langevin.evaluation.metrics.kernel import Kernel
 from langevin.evaluation.metrics.prdc import Prdc
 from langevin.evaluation.metrics.spectrum import Spectrum, rings
@@ -150,9 +150,12 @@ class Yardstick:
 
     @cached_property
     def features(self) -> list[Features]:
-        """Fitted on the reference, at most 64 dimensions and a quarter of the smaller side; then the extra ones."""
+        """Fitted on the reference, at most 64 dimensions and a quarter of the smaller side; then the extra ones, those of very
+        many dimensions first."""
         dim = min(64, min(self.count, len(self.train)) // ITEMS_A_DIMENSION)
-        return [*(self._heeding(kind.fit, self.train, dim) for kind in describe_with(self.train)), *self.extra]
+        fitted = [self._heeding(kind.fit, self.train, dim) for kind in describe_with(self.train)]
+        long = [features for features in self.extra if features.dim > MOST_DIM]
+        return [*long, *fitted, *(features for features in self.extra if features.dim <= MOST_DIM)]
 
     @cached_property
     def _train(self) -> list[Array]:
@@ -205,12 +208,13 @@ class Yardstick:
         described = [self._heeding(features, items) for features in self.features]
         found: list[Named] = []
         for features, real, made in zip(self.features, self._train, described, strict=True):
-            found += self._in(features.name, Frechet(), real, made)
+            name = features.frechet_name or f"frechet[{features.name}]"
+            found += [n._replace(name=name) for n in self._heeding(Frechet().measure, real, made)]
         last, real = self.features[-1].name, self._train[-1][self._some]
         for metric in self.metrics:
             found += self._in(last, metric, real, described[-1])
         if items.ndim > 2 and min(items.shape[1:-1]) >= 8:
-            found += self._heeding(Spectrum().measure, self._rings, rings(as_unit(items)))
+            found += self._heeding(Spectrum().measure, self._rings, rings(items))
         return [*found, self._copies(items)] if self.has_unseen else found
 
     def _in(self, features: str, metric: Metric, real: Array, made: Array) -> list[Named]:
@@ -225,7 +229,7 @@ class Yardstick:
 
     @cached_property
     def _rings(self) -> Array:
-        return rings(as_unit(self.train[np.sort(self._some[:SPECTRUM_ITEMS])]))
+        return rings(self.train[np.sort(self._some[:SPECTRUM_ITEMS])])
 
     @cached_property
     def _unseen_distances(self) -> Array:

@@ -46,7 +46,7 @@ def named(figures: Sequence[Figure], first: str) -> Figure | None:
 
 
 def judge(figures: Sequence[Figure], audits: Sequence[Audit], halves: bool = False, leaks: int = 0) -> list[Said]:
-    """What figures and audits say.
+    """What figures and audits say, bad news first.
 
     Args:
         halves: whether the floor is that of the other half of the training set.
@@ -63,7 +63,7 @@ def judge(figures: Sequence[Figure], audits: Sequence[Audit], halves: bool = Fal
         said.append(Said("fair", "say.halves", {}))
     if leaks:
         said.append(Said("fair", "say.leaks", {"leaks": leaks}))
-    return said
+    return sorted(said, key=lambda one: one.level != "bad")
 
 
 def _likeness(figures: Sequence[Figure]) -> list[Said]:
@@ -74,7 +74,7 @@ def _likeness(figures: Sequence[Figure]) -> list[Said]:
         f for f in figures if f.name.split("[")[0].strip() in ("frechet", "kernel", "precision", "recall", "coverage")
     ]
     if all(not f.gap > TOLD_APART for f in judged):
-        return [Said("good", "say.like", {})]
+        return [Said("fair" if frechet.count < FEW else "good", "say.like", {})]
     faithful, varied = (f.value / f.floor if f.floor else math.inf for f in (precision, recall))
     shares = {
         "precision": precision.value,

@@ -73,7 +73,7 @@ class Learned(Features):
         return "classifier" if self.classes else "autoencoder"
 
     @property
-    def dim(self) -> int:
+    def dim(self) -> int:  # type: ignore[override]
         return DIM
 
     @torch.inference_mode()

@@ -40,6 +40,7 @@ from langevin.recipes import exhibits, report_facts
 from langevin.recipes.console import Console
 from langevin.recipes.judged import FIRST_SEED, Judged, Real, is_model, is_run, items_of, real_of, samples_of
 from langevin.recipes.outcome import sheet_of, with_axis
+from langevin.recipes.plan import device
 from langevin.recipes.signals import at_each_evaluation, stop_requests
 
 LEAST, MOST = 256, 2_000
@@ -172,7 +173,7 @@ class _Work:
                 raise UsageError(
                     f"`{text}` names no weights", help="write NAME=PATH, such as inception=weights.safetensors"
                 )
-            extra.insert(0, pretrained(name, Path(weights)))
+            extra.insert(0, pretrained(name, Path(weights), device=device()))
         self._say("features", 0.2)
         yardstick = Yardstick.of(
             real.train, real.held_out, len(made.items), self.seed, self.heed, extra, METRICS, Kept.usual()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from langevin.errors import DataError
+from langevin.evaluation.features import Items, as_unit
 from langevin.evaluation.metrics.base import Array, Metric, Named, groups, jackknife
 
 LEAST = 1e-9
@@ -40,7 +41,7 @@ def _distance(a: Array, b: Array) -> float:
     return float(np.sqrt(np.mean((10 * np.log10(np.maximum(b, least) / np.maximum(a, least))) ** 2)))
 
 
-def rings(items: Array) -> Array:
+def rings(items: Items) -> Array:
     """The power of items (N, ..., C) in rings of one cycle's width, (N, K): K is half the shortest side, rounded down.
 
     Items have one to three axes before their channels; the power is the mean over channels and over the waves of a ring. Waves
@@ -55,15 +56,14 @@ def rings(items: Array) -> Array:
     grids = [np.fft.fftfreq(side) for side in sides[:-1]] + [np.fft.rfftfreq(sides[-1])]
     waves = np.meshgrid(*(grid * min(sides) for grid in grids), indexing="ij")
     radius = np.rint(np.sqrt(sum(w**2 for w in waves))).astype(int).ravel()
-    twice = np.where(
-        (waves[-1] == 0) | (np.abs(grids[-1]) == 0.5), 1.0, 2.0
-    ).ravel()  # a wave stands for its mirror image too
+    alone = (waves[-1] == 0) | (np.abs(grids[-1]) == 0.5)
+    twice = np.where(alone, 1.0, 2.0).ravel()  # a wave stands for its mirror image too
     member = (radius[:, None] == np.arange(1, min(sides) // 2 + 1)) * twice[:, None]  # (waves, K)
     share = member / (member.sum(0) * np.prod(sides))
     found = []
     step = max(1, 2**20 // items[0].size)
     for start in range(0, len(items), step):
-        part = items[start : start + step].astype(np.float64)
+        part = as_unit(items[start : start + step])
         power = (np.abs(np.fft.rfftn(part, axes=axes)) ** 2).mean(-1)
         found.append(power.reshape(len(part), -1) @ share)
     return np.concatenate(found)

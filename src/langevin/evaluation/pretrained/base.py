@@ -7,7 +7,7 @@ pictures are brought to the network and every byte of the weights.
 
 import hashlib
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin.errors import DataError, UsageError, nearest
+from langevin.evaluation.features import Features
 from langevin.registry import find
 from langevin.store import digest
 
@@ -27,7 +28,7 @@ Pictures = NDArray[np.uint8]
 Span = tuple[float, float]
 
 
-class Pretrained(ABC):
+class Pretrained(Features):
     """A network with its weights, used as `network(items)`. Made by `pretrained`.
 
     digest: sha256 of the definition (name, resize, quantisation, layer) and of the files that it was made of.

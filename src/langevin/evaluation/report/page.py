@@ -192,11 +192,10 @@ class _Page:
     def _curves(self) -> Iterator[str]:
         for name, curve in self.report.get("curves", {}).items():
             title = self.say(f"curves.{name}")
-            best = curve.get("recommended")
+            best = (curve.get("recommended") or {}).get("x")
             note = f" · {self.say('curves.recommended', value=best)}" if best is not None else ""
-            shown = [
-                n for n in curve["rows"][0]["figures"] if n.startswith(("frechet", "precision", "recall", "label"))
-            ]
+            last = [n for n in curve["rows"][0]["figures"] if n.startswith("frechet")][-1:]
+            shown = last + [n for n in curve["rows"][0]["figures"] if n.startswith(("precision", "recall", "label"))]
             parts = (
                 f"<div>{charts.quality(curve['rows'], n, name in ('steps', 'training'), self.lang)}</div>"
                 for n in shown
