@@ -81,6 +81,8 @@ def test_a_run_gets_a_page_and_its_facts(run, in_tmp):
     assert figures["frechet[classifier]"].gap > 3  # 40 steps are too few
     assert any(s["level"] == "bad" for s in facts["verdict"])
     assert {b["how"].split(",")[0] for b in facts["bits"]} == {"evidence bound", "probability flow"}
+    assert facts["training"]["steps"] == 40
+    assert facts["training"]["minutes"] > 0
     page = found.path.read_text()
     assert page.count("<img") == 5
     assert page.count("<svg") == 2

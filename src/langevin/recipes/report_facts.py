@@ -65,12 +65,13 @@ def training(made: Judged) -> dict[str, Any] | None:
     for row in rows:
         if "loss" in row:
             curve.add(row["step"], math.nan if row["loss"] is None else row["loss"], row.get("lr") or 0.0)
-    steps = [row for row in rows if "elapsed" in row]
+    steps = [row["step"] for row in rows if "loss" in row]
+    clocks = [float(row.get("clock", row)["elapsed"]) for row in rows if "elapsed" in row.get("clock", row)]
     known = store.read_json(run / "figures.json") if (run / "figures.json").is_file() else {}
     last = looks[-1] if looks else {}
     return {
-        "steps": steps[-1]["step"] if steps else 0,
-        "minutes": steps[-1]["elapsed"] / 60 if steps else 0.0,
+        "steps": steps[-1] if steps else 0,
+        "minutes": clocks[-1] / 60 if clocks else 0.0,
         "parameters": sum(p.numel() for p in model.denoiser.network.parameters()),
         "verdict": known.get("verdict"),
         "curve": [[float(x) for x in point] for point in curve.points()],

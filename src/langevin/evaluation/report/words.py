@@ -186,7 +186,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "Asked for a class, it gives it in {value:.0%} of the cases; of real items the judge finds {floor:.0%}.",
         "指定类别时，{value:.0%} 的样本确属该类；评判器对真实样本的正确率为 {floor:.0%}。",
     ),
-    "say.run": ("The run: {line}. {advice}.", "训练状态：{line}。建议：{advice}。"),
+    "say.run": ("The run: {line}; {advice}.", "训练状态：{line}。建议：{advice}。"),
     "say.few": (
         "Figures stand on {count:,} items only: they are rough. With more held-out items they would be sharper.",
         "指标只基于 {count:,} 个样本，比较粗略；留出样本更多时会更准确。",
