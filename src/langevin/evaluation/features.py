@@ -92,7 +92,6 @@ class Classical(Features):
     basis: (D, d) orthonormal columns, variance falling, the largest entry of each positive.
     """
 
-    name: ClassVar[str]
     definition: ClassVar[str]
     standardised: ClassVar[bool]
 

@@ -48,7 +48,7 @@ class Encoder(nn.Module):
             self.body = nn.Sequential(nn.Linear(shape[0], 256), nn.GELU(), nn.Linear(256, DIM))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
+        return torch.as_tensor(self.body(x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class Learned(Features):
 
     def classify(self, items: Items) -> NDArray[np.intp]:
         """(N,) the most likely class."""
-        return self.probabilities(items).argmax(1)
+        return np.asarray(self.probabilities(items).argmax(1))
 
     def _through(self, network: Callable[[Tensor], Tensor], items: Items, width: int) -> Array:
         found = np.empty((len(items), width))
@@ -199,7 +199,7 @@ def _train(
         said = made.head(made.encoder(x))
         loss = F.mse_loss(said, x) if target is None else _entropy(said, target[chosen])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
 

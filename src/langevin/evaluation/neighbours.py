@@ -16,7 +16,7 @@ AXES, SOME, LARGE = 128, 2_000, 2**24
 class Neighbours(NamedTuple):
     """index: (n, k) nearest first; distance: (n, k) Euclidean."""
 
-    index: NDArray[np.intp]
+    index: NDArray[np.intp]  # type: ignore[assignment]
     distance: Array
 
 

@@ -83,7 +83,7 @@ def held_out_loss(
     middles = (torch.arange(levels, dtype=torch.float64) + 0.5) / levels
     t = law(middles, schedule)[0].sort().values
     found = []
-    for rows in torch.arange(len(x0) * draws * levels).split(batch):
+    for rows in torch.split(torch.arange(len(x0) * draws * levels), batch):
         first, level = rows // levels, rows % levels
         noise = SampleNoise([(seed, *key, _STREAM) for key in zip(first.tolist(), level.tolist(), strict=True)])
         item = (first // draws).to(x0.device)

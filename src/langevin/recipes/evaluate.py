@@ -132,6 +132,8 @@ def evaluate(
         store.write_file(target.with_suffix(".json"), json.dumps(facts, indent=1, ensure_ascii=False))
         store.write_file(target, page)
         _tell(console, facts, found.figures, target, lang)
+        if made.run is not None:
+            console.say(f"next       langevin curve {shlex.quote(str(made.run))} --over steps")
     return Evaluated(target, facts, found.figures, found.audits)
 
 

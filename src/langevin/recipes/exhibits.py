@@ -47,7 +47,7 @@ def moving(way: Course) -> bytes:
     frames = [grid(np.concatenate(pair), held.shape[1]) for pair in zip(held, foreseen, strict=True)]
     wait = [max(80, 3000 // len(frames))] * (len(frames) - 1) + [2000]
     out = io.BytesIO()
-    frames[0].save(out, "WEBP", save_all=True, append_images=frames[1:], duration=wait, loop=0, lossless=True)
+    frames[0].save(out, "WEBP", save_all=True, append_images=frames[1:], duration=wait, loop=0, quality=85)
     return out.getvalue()
 
 

@@ -190,6 +190,7 @@ def _tell(
     say(f"samples    {sheet}")
     say(f"compared   {compared}")
     label = f" --label {shlex.quote(model.classes[0])}" if model.classes else ""
+    say(f"judge      langevin evaluate {shlex.quote(str(folder))}")
     say(f"next       langevin sample {shlex.quote(str(folder))} -n 64{label} --out samples.png")
 
 

@@ -152,7 +152,7 @@ class Beta(Grid):
             raise ValueError(f"a and b must be positive, not {self.a} and {self.b}")
 
     def __call__(self, schedule: Schedule, num_steps: int) -> Tensor:
-        from scipy.special import betaincinv  # type: ignore[import-untyped]
+        from scipy.special import betaincinv
 
         return torch.from_numpy(betaincinv(self.a, self.b, Uniform()(schedule, num_steps).numpy()))
 

@@ -49,8 +49,8 @@ class Prdc(Metric):
         between = cdist(x, y, "sqeuclidean")
 
         def shares(a: Rows, b: Rows) -> Array:
-            radii = (_radii(d[np.ix_(rows, rows)], self.k) for d, rows in zip(within, (a, b), strict=True))
-            return np.array(_shares(between[np.ix_(a, b)], *radii, self.k))
+            inner, outer = (_radii(d[np.ix_(rows, rows)], self.k) for d, rows in zip(within, (a, b), strict=True))
+            return np.array(tuple(_shares(between[np.ix_(a, b)], inner, outer, self.k)))
 
         rows = np.arange(used)
         errors = halves(shares, used, used) if used >= 4 * self.k else np.full(4, np.nan)
@@ -61,8 +61,8 @@ class Prdc(Metric):
 def prdc(real: Array, made: Array, k: int = K) -> Shares:
     """Of features real (n, d) and generated (m, d), n and m above k; use equal counts."""
     _refuse_few(real, made, k)
-    radii = (_radii(cdist(x, x, "sqeuclidean"), k) for x in (real, made))
-    return _shares(cdist(real, made, "sqeuclidean"), *radii, k)
+    inner, outer = (_radii(cdist(x, x, "sqeuclidean"), k) for x in (real, made))
+    return _shares(cdist(real, made, "sqeuclidean"), inner, outer, k)
 
 
 def _radii(within: Array, k: int) -> Array:

@@ -10,7 +10,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,11 +35,6 @@ class Pretrained(Features):
     dim: values of a picture.
     frechet_name: what a Frechet distance of these features is called. "fid" and "clean-fid" are Inception's alone.
     """
-
-    name: ClassVar[str]
-    digest: str
-    dim: int
-    frechet_name: str
 
     @abstractmethod
     def embed(self, pictures: Pictures) -> Tensor:

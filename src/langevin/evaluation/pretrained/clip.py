@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -21,7 +20,7 @@ def _has(folder: Path, *names: str) -> bool:
 class Clip(Pretrained):
     """CLIP of any size from a folder as `transformers` writes it, tokenizer included."""
 
-    name: ClassVar[str] = "clip"
+    name = "clip"
 
     def __init__(
         self, weights: Path | str, download: bool = False, revision: str | None = None, device: str = "cpu"

@@ -4,7 +4,6 @@ Its Frechet distance follows human judgement better than Inception's (Stein et a
 """
 
 from pathlib import Path
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,7 +16,7 @@ _CLASSES = {"dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegiste
 class Dinov2(Pretrained):
     """DINOv2 of any size, with or without registers, from a folder as `transformers` writes it."""
 
-    name: ClassVar[str] = "dinov2"
+    name = "dinov2"
 
     def __init__(
         self, weights: Path | str, download: bool = False, revision: str | None = None, device: str = "cpu"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -202,7 +202,7 @@ def resize_clean(pictures: Pictures) -> Tensor:
 class Inception(Pretrained):
     """Inception-v3 of FID from a .safetensors file; `resize` is "legacy" or "clean"."""
 
-    name: ClassVar[str] = "inception"
+    name = "inception"
 
     def __init__(self, weights: Path | str, resize: str = "legacy", device: str = "cpu") -> None:
         modes = {"legacy": ("fid", resize_legacy), "clean": ("clean-fid", resize_clean)}

@@ -27,7 +27,7 @@ def _svg(figure: Any) -> str:
     from matplotlib import rc_context
 
     out = io.StringIO()
-    plain = {"svg.fonttype": "none", "svg.hashsalt": "langevin", "font.family": "sans-serif"}
+    plain: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "langevin", "font.family": "sans-serif"}
     with rc_context(plain), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # words stay text: the browser's fonts have them
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
