@@ -35,7 +35,9 @@ from langevin.evaluation.metrics.prdc import Prdc
 from langevin.evaluation.metrics.sliced_wasserstein import SlicedWasserstein
 from langevin.evaluation.metrics.two_sample import TwoSample
 from langevin.evaluation.pretrained import pretrained
+from langevin.evaluation.pretrained.clip import Clip
 from langevin.evaluation.report.words import say as in_words
+from langevin.evaluation.texts import text_agreement
 from langevin.recipes import exhibits, report_facts
 from langevin.recipes.console import Console
 from langevin.recipes.judged import FIRST_SEED, Judged, Real, is_model, is_run, items_of, real_of, samples_of
@@ -47,6 +49,8 @@ LEAST, MOST = 256, 2_000
 """Generated items where nothing is said: as many as are held out, between these."""
 METRICS = (Kernel(), Prdc(), SlicedWasserstein(), TwoSample())
 BITS_ITEMS, BITS_FLOW = 128, 32
+LEAST_TEXTS = 16
+"""Captions on either side without which pictures are not held against them."""
 COURSE = 5
 """Samples whose way from noise is shown."""
 
@@ -224,6 +228,9 @@ class _Work:
         self._say("figures", 0.4)
         found = yardstick.measure(made.items)
         labels, known, train = made.labels, real.labels(real.held_out_rows), real.labels(real.train_rows)
+        said, readers = real.texts(real.held_out_rows), [f for f in yardstick.extra if isinstance(f, Clip)]
+        if readers and made.texts is not None and said is not None and min(map(len, (said, made.texts))) >= LEAST_TEXTS:
+            found.append(text_agreement(readers[0], real.held_out, said, made.items, made.texts))
         if learned is not None and learned.classes:
             found.append(classes.class_score(learned, yardstick.fresh, made.items))
         if labels is None or known is None or train is None or (known >= 0).sum() < 16 or (labels >= 0).sum() < 16:

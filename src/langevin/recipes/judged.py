@@ -1,6 +1,6 @@
 """What is judged, and what it is held against: items of a run, a model or a folder, and real items of a run's data or a folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,11 @@ class Real:
         column = self.dataset.columns.get("label") if self.dataset.classes else None
         return None if column is None else np.asarray(column)[rows]
 
+    def texts(self, rows: np.ndarray) -> "list[str] | None":
+        """Captions of rows; None without any."""
+        column = self.dataset.columns.get("text")
+        return None if column is None else [str(text) for text in np.asarray(column)[rows]]
+
     def name(self, row: int) -> str:
         """Where an item of the training rows came from."""
         return str(self.dataset.names[int(self.train_rows[row])])
@@ -47,7 +52,7 @@ class Real:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Generated items (n, H, W, C) in the data's own type, with their labels where they have any.
+    """Generated items (n, H, W, C) in the data's own type, with their labels and texts where they have any.
 
     model, run: of which they are samples; None for a folder's pictures. how: the way they were drawn, in words.
     """
@@ -56,6 +61,7 @@ class Judged:
     path: Path
     items: np.ndarray
     labels: np.ndarray | None
+    texts: Sequence[str] | None = None
     model: Model | None = None
     run: Path | None = None
     seeds: tuple[int, int] | None = None
@@ -109,7 +115,7 @@ def samples_of(
     how = f"{steps} steps of {type(solver).__name__.lower()}" + (f", guidance {scale:g}" if scale != 1 else "")
     run = path if is_run(path) else None
     name = path.resolve().name if path.resolve().name != "model" else path.resolve().parent.name
-    return Judged(name, path, items, model.labels(seeds), model, run, (seeds[0], seeds[-1]), how, settings)
+    return Judged(name, path, items, model.labels(seeds), None, model, run, (seeds[0], seeds[-1]), how, settings)
 
 
 def items_of(path: Path, real: Real, n: int, seed: int, console: Console, heed: Callable[[], None]) -> Judged:
@@ -139,4 +145,5 @@ def items_of(path: Path, real: Real, n: int, seed: int, console: Console, heed: 
         column = np.asarray(found.columns["label"])[rows]
         labels = np.where(column >= 0, names[column], -1)
         labels = labels if (labels >= 0).any() else None
-    return Judged(path.name, path, items, labels)
+    texts = found.columns.get("text")
+    return Judged(path.name, path, items, labels, None if texts is None else [str(t) for t in np.asarray(texts)[rows]])
