@@ -93,6 +93,13 @@ def test_a_run_gets_a_page_and_its_facts(run, in_tmp):
     assert found.path.read_text() == page
 
 
+def test_a_model_inside_a_run_is_held_against_the_runs_data(run, in_tmp):
+    copy = shutil.copytree(run, in_tmp / "copy-1")
+    found = judged(copy / "model", quick=True, out=in_tmp / "page.html")
+    assert found.report["data"]["fingerprint"] == (copy / "data.sha256").read_text()
+    assert found.report["name"] == "copy-1"
+
+
 def test_figures_are_those_of_the_yardstick(run, folders, in_tmp):
     """Pictures of a folder against those of another one, with no model: the same numbers by hand."""
     found = judged(real=folders / "real", generated=folders / "new", quick=True)
@@ -146,6 +153,8 @@ def test_what_cannot_be_judged_is_said(run, folders, in_tmp):
         judged()
     with pytest.raises(UsageError, match="nothing real"):
         judged(generated=folders / "new")
+    with pytest.raises(UsageError, match="no such model or run"):
+        judged(run.parent / "real-2")
     with pytest.raises(UsageError, match="no report in"):
         judged(run, lang="fr")
     with pytest.raises(UsageError, match="names no weights"):

@@ -38,9 +38,10 @@ from langevin.evaluation.pretrained import pretrained
 from langevin.evaluation.pretrained.clip import Clip
 from langevin.evaluation.report.words import say as in_words
 from langevin.evaluation.texts import text_agreement
+from langevin.model import locate
 from langevin.recipes import exhibits, report_facts
 from langevin.recipes.console import Console
-from langevin.recipes.judged import FIRST_SEED, Judged, Real, is_model, is_run, items_of, real_of, samples_of
+from langevin.recipes.judged import FIRST_SEED, Judged, Real, is_model, items_of, real_of, run_of, samples_of
 from langevin.recipes.outcome import sheet_of, with_axis
 from langevin.recipes.plan import device
 from langevin.recipes.signals import at_each_evaluation, stop_requests
@@ -106,11 +107,13 @@ def evaluate(
         raise UsageError(f"there is no report in `{lang}`", help="use en or zh")
     if (run is None) == (generated is None):
         raise UsageError("give a run, or pictures with --generated", help="langevin evaluate RUN")
+    if run is not None:
+        locate(run)
     target = _target(out, run)
     began = time.perf_counter()
     with console, stop_requests() as stop:
         work = _Work(console, lambda: stop.heed("stopped while evaluating: nothing is written"), seed, batch)
-        against = real_of(real, run if run is not None and is_run(run) else None, console, work.heed)
+        against = real_of(real, None if run is None else run_of(run), console, work.heed)
         wanted = min(max(len(against.held_out), LEAST), MOST) if n is None else n
         if wanted < 16:
             raise UsageError(f"{wanted} generated items say nothing", help="-n 16 or more; hundreds say more")

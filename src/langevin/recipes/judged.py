@@ -91,6 +91,11 @@ def is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file()
 
 
+def run_of(path: Path) -> Path | None:
+    """The run that a path means or lies in, as its model and its checkpoints do; None where there is none."""
+    return next((p for p in (path, *path.absolute().parents[:2]) if is_run(p)), None)
+
+
 def is_model(path: Path) -> bool:
     """Whether a run or a model lies there."""
     return is_run(path) or (path / "config.json").is_file() or (path / "model" / "config.json").is_file()
