@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +27,9 @@ from langevin import load, registry
 from langevin.diffusion import Denoiser, Gaussian, GaussianDiffusion, Rescheduled
 from langevin.diffusion.denoiser import device_of
 from langevin.model import Model
-from langevin.rng import keyed
+from langevin.rng import brownian, keyed
 from langevin.solvers import Grid, Solver, trajectory
+from langevin.solvers.base import levels
 
 
 class Flat(Denoiser):
@@ -67,6 +69,23 @@ def start(model: Model, seeds: range) -> tuple[Flat, Tensor]:
     return Flat(model, model.labels(seeds)), noise
 
 
+def stochastic(denoiser: Flat, x: Tensor, seeds: range) -> Iterator[tuple[str, exactly.Run]]:
+    """Solvers that draw noise: of those there is quality, and no distance to a solution."""
+
+    def run(solver: Solver[Any], grid: Grid, num: int) -> Tensor:
+        if num % solver.evaluations:
+            raise ValueError("so many evaluations do not make whole steps")
+        times = grid(exactly.SCHEDULE, num // solver.evaluations)
+        noise = brownian(seeds, [at.lam for at in levels(exactly.SCHEDULE, times)])
+        *_, step = trajectory(denoiser, solver, x, times, noise=noise)
+        return step.x
+
+    for name, solver in exactly.registered().items():
+        if solver.stochastic and solver.evaluations and not getattr(solver, "few_step", False):
+            for grid_name, grid in exactly.GRIDS.items():
+                yield f"{name} {grid_name}", lambda num, s=solver, g=grid: run(s, g, num)
+
+
 def cases(model: Model, denoiser: Flat, x: Tensor) -> Iterator[tuple[str, exactly.Run]]:
     yield from tuned(model, denoiser, x)
     for side in (exactly.ours, exactly.diffusers_peers, exactly.k_diffusion_peers, exactly.azula_peers):
@@ -98,7 +117,7 @@ def quality(model: Model, folder: Path, wanted: list[str], samples: int, evaluat
             for first in range(0, samples, 250):
                 seeds = range(first, min(first + 250, samples))
                 denoiser, x = start(model, seeds)
-                run = dict(cases(model, denoiser, x))[name]
+                run = {**dict(cases(model, denoiser, x)), **dict(stochastic(denoiser, x, seeds))}[name]
                 try:
                     z = run(num).float().reshape(len(x), *model.shape)
                 except (ValueError, RuntimeError, IndexError, ArithmeticError):

@@ -39,12 +39,13 @@ METRICS: tuple[Metric, ...] = (Kernel(), Prdc())
 class Figure:
     """A figure of generated items.
 
-    value: of generated items; `error` is its standard error for this count, or None where none is known.
-    floor: the same figure of `count` real items that the model has not seen; `floor_error` its standard error.
-    low, high: hold the truth in 95 of 100 cases. The truth is what infinitely many items would give where the value's bias
-        is known (a Frechet distance, which is too large from few items), else the mean over sets of this count.
-    count: how many items both stand on.
-    reference: what both were held against.
+    Attributes:
+        value: of generated items; `error` is its standard error for this count, or None where none is known.
+        floor: the same figure of `count` real items that the model has not seen; `floor_error` its standard error.
+        low, high: hold the truth in 95 of 100 cases. The truth is what infinitely many items would give where the value's bias
+            is known (a Frechet distance, which is too large from few items), else the mean over sets of this count.
+        count: how many items both stand on.
+        reference: what both were held against.
     """
 
     name: str
