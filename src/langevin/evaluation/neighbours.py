@@ -21,7 +21,7 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(
-    asked: Array, known: Items, num: int, chunk: int = 2**24, values: Callable[[Items], Array] = np.asarray
+    asked: Array, known: Items, num: int, chunk: int = 2**22, values: Callable[[Items], Array] = np.asarray
 ) -> Neighbours:
     """The `num` nearest rows of known (m, d) for each row of asked (n, d); fewer where there are fewer.
 
