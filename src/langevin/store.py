@@ -45,12 +45,12 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def free_path(path: Path) -> Path:
-    """`NAME-1.png` for `NAME.png`, or the next number at which nothing lies."""
+def free_path(path: Path, *beside: str) -> Path:
+    """`NAME-1.png` for `NAME.png`, or the next number at which nothing lies, under the suffixes `beside` neither."""
     k = 1
-    while (found := path.with_name(f"{path.stem}-{k}{path.suffix}")).exists():
+    while any(path.with_name(f"{path.stem}-{k}{suffix}").exists() for suffix in (path.suffix, *beside)):
         k += 1
-    return found
+    return path.with_name(f"{path.stem}-{k}{path.suffix}")
 
 
 def refuse_taken(path: Path) -> None:

@@ -67,6 +67,8 @@ def test_records_planted_in_the_training_set_count_once_and_are_named_when_they_
     audit = pool.audit(made)
     assert set(range(20)) <= set(audit.named.tolist())
     assert {pool.repeats(item) for item, _ in audit.sources[:20]} >= {100}
+    assert [times for _, times in pool.repeated] == [100] * 20
+    assert {train[row].tobytes() for row, _ in pool.repeated} == {record.tobytes() for record in records}
 
 
 def test_the_very_items_are_named_without_any_held_out(digits):

@@ -87,8 +87,12 @@ def test_a_run_gets_a_page_and_its_facts(run, in_tmp):
     assert page.count("<img") == 5
     assert page.count("<svg") == 2
     assert "langevin evaluate" in page
-    again = judged(copy, quick=True, lang="zh")  # the page that is there stays
-    assert again.path == copy / "report-1.html"
+    (copy / "report-1.json").write_text("mine")
+    again = judged(
+        copy, quick=True, lang="zh"
+    )  # the page that is there stays, and so does what has half of the next name
+    assert again.path == copy / "report-2.html"
+    assert (copy / "report-1.json").read_text() == "mine"
     assert "结论" in again.path.read_text()
     assert found.path.read_text() == page
 

@@ -152,15 +152,15 @@ class Pool:
     @cached_property
     def _distinct(self) -> NDArray[np.intp]:
         """Rows of the training items that repeat no earlier one."""
-        return np.fromiter(self._first.values(), np.intp)
+        return np.fromiter((rows[0] for rows in self._rows.values()), np.intp)
 
     @cached_property
-    def _first(self) -> dict[bytes, int]:
-        """The first row of every training item, by its digest."""
-        first: dict[bytes, int] = {}
+    def _rows(self) -> dict[bytes, list[int]]:
+        """The rows of every different training item, by its digest."""
+        rows: dict[bytes, list[int]] = {}
         for k, item in enumerate(self.train):
-            first.setdefault(_digest(item), k)
-        return first
+            rows.setdefault(_digest(item), []).append(k)
+        return rows
 
     @cached_property
     def _unseen(self) -> NDArray[np.intp]:
@@ -168,12 +168,17 @@ class Pool:
         first: dict[bytes, int] = {}
         for k, item in enumerate(self.held_out):
             first.setdefault(_digest(item), k)
-        return np.fromiter((k for digest, k in first.items() if digest not in self._first), np.intp)
+        return np.fromiter((k for digest, k in first.items() if digest not in self._rows), np.intp)
 
     def repeats(self, index: int) -> int:
         """How often a training item is in the training set."""
-        one = np.ascontiguousarray(self.train[index]).tobytes()
-        return sum(np.ascontiguousarray(item).tobytes() == one for item in self.train)
+        return len(self._rows[_digest(self.train[index])])
+
+    @property
+    def repeated(self) -> list[tuple[int, int]]:
+        """Training items that are there more than once, by their first row, and how often: the most frequent first."""
+        often = ((rows[0], len(rows)) for rows in self._rows.values() if len(rows) > 1)
+        return sorted(often, key=lambda one: (-one[1], one[0]))
 
     def _values(self, items: Items) -> Array:
         """(n, D) float32. Raises DataError where they are not finite."""

@@ -3,7 +3,6 @@
 runs/NAME-k/   curve-steps.png  curve-steps.json     over steps, guidance, average or training
 """
 
-import itertools
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from langevin import store
 from langevin.errors import MemoryShortError, UsageError
 from langevin.evaluation.figures import LEAST, Figure, Yardstick
 from langevin.evaluation.labels import LabelJudge
@@ -181,16 +181,12 @@ class _Ruler:
         return self.yardstick.difference(row.items, other.items)
 
 
-def _free(path: Path) -> Path:
-    """`path`, or NAME-1 or the next number, where neither it nor the JSON beside it is taken."""
-    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{k}") for k in itertools.count(1)))
-    return next(p for p in names if not p.exists() and not p.with_suffix(".json").exists())
-
-
 def _write(
     of: Subject, kind: Over, over: str, rows: list[Row], advice: Advice | None, ruler: _Ruler, *, stored: bool
 ) -> Curve:
-    picture = _free(of.run / f"curve-{over}.png")
+    picture = of.run / f"curve-{over}.png"
+    if picture.exists() or picture.with_suffix(".json").exists():
+        picture = store.free_path(picture, ".json")
     facts = picture.with_suffix(".json")
     yardstick = ruler.yardstick
     found: dict[str, Any] = {

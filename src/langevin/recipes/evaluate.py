@@ -27,7 +27,7 @@ from langevin.evaluation.course import course
 from langevin.evaluation.features import Features
 from langevin.evaluation.figures import Figure, Yardstick, table
 from langevin.evaluation.judgement import Beside, Said, compare, judge
-from langevin.evaluation.labels import label_agreement
+from langevin.evaluation.labels import LabelJudge
 from langevin.evaluation.learned import Learned, learn
 from langevin.evaluation.likelihood import bits_per_dim
 from langevin.evaluation.metrics.kernel import Kernel
@@ -239,9 +239,10 @@ class _Work:
         if labels is None or known is None or train is None or (known >= 0).sum() < 16 or (labels >= 0).sum() < 16:
             return tuple(found)
         if learned is None or not learned.classes:
-            rows = known >= 0
-            sides = (real.train[train >= 0], train[train >= 0], real.held_out[rows], known[rows])
-            return (*found, label_agreement(*sides, made.items[labels >= 0], labels[labels >= 0]))
+            column = real.dataset.columns["label"]
+            by_neighbours = LabelJudge.among(real.dataset.items, column, real.train_rows, real.held_out_rows)
+            told = labels >= 0
+            return (*found, *([by_neighbours.agreement(made.items[told], labels[told])] if by_neighbours else []))
         found.append(classes.agreement(learned, real.held_out, known, made.items, labels))
         heed = self._telling("a classifier from samples", 0.55)
         try:
@@ -295,7 +296,7 @@ class _Work:
                 for f in found.yardstick.features
             ],
             "copies": [report_facts.audited(a, found.pool, real) for a in found.audits],
-            "suspects": report_facts.suspects(real),
+            "suspects": report_facts.suspects(found.pool, real),
             "bits": list(found.bits),
             "training": training,
             "curves": report_facts.curves(made.run),
@@ -372,7 +373,7 @@ def _target(out: Path | None, run: Path | None) -> Path:
     if out is None:
         target = (run if run is not None and run.is_dir() else Path()) / "report.html"
         taken = target.exists() or target.with_suffix(".json").exists()
-        return store.free_path(target) if taken else target
+        return store.free_path(target, ".json") if taken else target
     if out.suffix.lower() != ".html":
         raise UsageError("a report is a page", where=str(out), help="--out report.html")
     for path in (out, out.with_suffix(".json")):

@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from langevin import store
@@ -46,13 +45,9 @@ def audited(audit: Audit, pool: Pool, real: Real) -> dict[str, Any]:
     )
 
 
-def suspects(real: Real) -> list[dict[str, Any]]:
+def suspects(pool: Pool, real: Real) -> list[dict[str, Any]]:
     """Training items that are there more than once, the most frequent first."""
-    first: dict[bytes, list[int]] = {}
-    for k, item in enumerate(real.train):
-        first.setdefault(np.ascontiguousarray(item).tobytes(), []).append(k)
-    often = sorted((rows for rows in first.values() if len(rows) > 1), key=lambda rows: (-len(rows), rows[0]))
-    return [{"name": real.name(rows[0]), "times": len(rows)} for rows in often[:NAMED]]
+    return [{"name": real.name(item), "times": times} for item, times in pool.repeated[:NAMED]]
 
 
 def training(made: Judged) -> dict[str, Any] | None:
